@@ -1,0 +1,83 @@
+"""prunekit: modular visual-token pruning for multimodal models.
+
+import prunekit as pk
+
+pipeline = pk.load("d2pruner-grounding").swap(budget=64)
+with pipeline.attach(model) as pruning:
+    output = model.generate(**inputs, max_new_tokens=64)
+print(pruning.report())
+"""
+
+from prunekit.errors import (
+    ConfigError,
+    MissingExtra,
+    PluginError,
+    PrunekitError,
+    TokenError,
+    UnknownName,
+    UnsupportedModel,
+)
+from prunekit.files import load, to_yaml
+from prunekit.graph import AllOf, AnyOf, Graph, ImplicitGraph, NoEdges, SparseGraph
+from prunekit.hookspecs import hookimpl
+from prunekit.pipeline import At, Pipeline
+from prunekit.registry import Registry, installed
+from prunekit.stages import (
+    BiasEstimator,
+    GraphBuilder,
+    ImportanceScorer,
+    Selector,
+    Site,
+    Stage,
+)
+from prunekit.tokens import (
+    Bias,
+    Candidates,
+    Kept,
+    PaddedShare,
+    Room,
+    Scores,
+    Selection,
+    Signal,
+    TextAttention,
+    TokenBatch,
+)
+
+__all__ = [
+    "AllOf",
+    "AnyOf",
+    "At",
+    "Bias",
+    "BiasEstimator",
+    "Candidates",
+    "ConfigError",
+    "Graph",
+    "GraphBuilder",
+    "ImplicitGraph",
+    "ImportanceScorer",
+    "Kept",
+    "MissingExtra",
+    "NoEdges",
+    "PaddedShare",
+    "Pipeline",
+    "PluginError",
+    "PrunekitError",
+    "Registry",
+    "Room",
+    "Scores",
+    "Selection",
+    "Selector",
+    "Signal",
+    "Site",
+    "SparseGraph",
+    "Stage",
+    "TextAttention",
+    "TokenBatch",
+    "TokenError",
+    "UnknownName",
+    "UnsupportedModel",
+    "hookimpl",
+    "installed",
+    "load",
+    "to_yaml",
+]

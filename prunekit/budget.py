@@ -1,0 +1,47 @@
+"""How many tokens to keep: a pure function of how many there are, known before anything runs."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+from pydantic import PlainValidator
+from pydantic_core import PydanticCustomError
+
+from prunekit.errors import ConfigError
+from prunekit.tokens import Room
+
+RULE = "a budget is a count of tokens (an int: 64) or a share of them in (0, 1] (a float: 0.1, 1.0)"
+
+
+def _checked(value: object) -> int | float:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    if isinstance(value, float) and 0 < value <= 1:
+        return value
+    raise PydanticCustomError("budget", RULE)
+
+
+Budget: TypeAlias = Annotated[int | float, PlainValidator(_checked, json_schema_input_type=int | float)]
+"""A count (an int: `64`), or a share of the present tokens (a float in (0, 1]: `0.1`).
+
+The type tells them apart: `1.0` keeps all, `1` keeps one.
+"""
+
+
+def room_for(counts: Room, budget: int | float) -> Room:
+    """How many tokens each sample keeps: the count, or the floor of the share; at least 1, at most all."""
+    if isinstance(budget, int):
+        return counts.clamp(max=budget)
+    return (counts.double() * budget).floor().long().clamp(min=1).minimum(counts)
+
+
+def parse_budget(text: str) -> int | float:
+    """A budget written as text: `64` is a count, `0.1` and `1.0` are shares.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    try:
+        return _checked(float(text) if set(text.lower()) & {".", "e"} else int(text))
+    except (ValueError, PydanticCustomError) as error:
+        raise ConfigError(f"{RULE}; got {text!r}.") from error

@@ -1,0 +1,1 @@
+"""Pure tensor functions: no stage, no model, no state. Each runs on any device."""

@@ -1,0 +1,32 @@
+"""Where tokens stand on their planes: extents and raster order, from `(plane, row, column)` alone."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+
+def extents(
+    positions: Int[Tensor, "batch tokens 3"], present: Bool[Tensor, "batch tokens"]
+) -> Int[Tensor, "batch tokens 2"]:
+    """For each token the rows and columns of the plane it stands on, counted to the last present token."""
+    planes, cells = positions[..., 0].masked_fill(~present, 0), positions[..., 1:] + 1
+    cells = cells.masked_fill(~present[..., None], 1)
+    most = int(planes.max()) + 1 if planes.numel() else 1
+    owner = planes[..., None].expand_as(cells)
+    largest = cells.new_ones(len(positions), most, 2).scatter_reduce(1, owner, cells, "amax")
+    return largest.gather(1, owner)
+
+
+def raster_rank(
+    positions: Int[Tensor, "batch tokens 3"], present: Bool[Tensor, "batch tokens"]
+) -> Int[Tensor, "batch tokens"]:
+    """The rank of each present token in raster order (plane, row, column) within its sample.
+
+    Padding ranks behind every present token.
+    """
+    order = torch.arange(positions.shape[1], device=positions.device).expand(present.shape)
+    for column in (positions[..., 2], positions[..., 1], positions[..., 0], (~present).long()):
+        order = order.gather(-1, column.gather(-1, order).argsort(dim=-1, stable=True))
+    return order.argsort(-1)

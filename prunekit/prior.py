@@ -1,0 +1,174 @@
+"""A measured prior: the mean of scores over calibration images, by place; what position alone is worth.
+
+Kept as safetensors: `tile`, the mean over all planes (rows, columns), and `whole`, the mean of each plane
+(planes, rows, columns), with where they come from in the metadata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from prunekit.errors import ConfigError, TokenError
+from prunekit.kernels.planes import extents
+from prunekit.tokens import Selection
+
+Layout = Literal["tile", "whole"]
+Resize = Literal["bilinear", "linear"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prior:
+    """Mean scores by place.
+
+    Attributes:
+        tile: The mean over all planes of all images.
+        whole: The mean of each plane of the layout.
+        model: The model it was measured on.
+        layer: The pruning layer of the pipeline that scored.
+        prompt: The generic prompt the model was asked.
+        images: How many images were averaged.
+    """
+
+    tile: Float[Tensor, "rows columns"]
+    whole: Float[Tensor, "planes rows columns"]
+    model: str
+    layer: int
+    prompt: str
+    images: int
+
+    @classmethod
+    def measured(cls, selections: Iterable[Selection], *, model: str, layer: int, prompt: str) -> Prior:
+        """The mean of the scores of these selections, each sample one image.
+
+        Planes of another size than the first are resized to it.
+
+        Raises:
+            TokenError: There are no selections, or no tokens in them.
+        """
+        seen: dict[int, list[Tensor]] = {}
+        images = 0
+        for selection in selections:
+            sizes = extents(selection.positions, selection.present)
+            for scores, positions, present, size in zip(
+                selection.scores, selection.positions, selection.present, sizes, strict=True
+            ):
+                maps = _maps(scores[present], positions[present], size[present])
+                if not maps:
+                    continue
+                for plane, values in maps.items():
+                    rows, columns = next(iter(seen.values()))[0].shape if seen else values.shape
+                    seen.setdefault(plane, []).append(_resized(values, (rows, columns)))
+                images += 1
+        if not images:
+            raise TokenError("A prior needs scores of at least one image; there were none.")
+        everywhere = torch.stack([values for planes in seen.values() for values in planes]).mean(0)
+        whole = [
+            torch.stack(seen[plane]).mean(0) if plane in seen else everywhere
+            for plane in range(max(seen) + 1)
+        ]
+        return cls(everywhere, torch.stack(whole), model, layer, prompt, images)
+
+    def at(
+        self,
+        positions: Int[Tensor, "batch tokens 3"],
+        present: Bool[Tensor, "batch tokens"],
+        layout: Layout = "tile",
+        resize: Resize = "bilinear",
+    ) -> Float[Tensor, "batch tokens"]:
+        """The prior at each token, resized to the grid its plane really has; 1 at padding.
+
+        Resized maps keep the mean of the measured one.
+
+        Raises:
+            TokenError: `whole` is asked for, and the tokens have more planes than were measured.
+        """
+        maps = self.tile[None] if layout == "tile" else self.whole
+        planes = positions[..., 0] if layout == "whole" else torch.zeros_like(positions[..., 0])
+        if bool((planes.masked_fill(~present, 0) >= len(maps)).any()):
+            raise TokenError(
+                f"The prior was measured on layouts of {len(maps)} planes, and these tokens have more; "
+                "use layout: tile, which holds for any number of planes."
+            )
+        values = torch.ones(present.shape, device=present.device)
+        sizes = extents(positions, present)
+        for rows, columns in sizes[present].unique(dim=0).tolist():
+            resized = _resized(maps.to(present.device), (rows, columns), resize)
+            here = present & (sizes == sizes.new_tensor([rows, columns])).all(-1)
+            values[here] = resized[planes[here], positions[here][:, 1], positions[here][:, 2]]
+        return values
+
+    def save(self, file: Path) -> None:
+        """Writes the prior to a safetensors file, whole or not at all."""
+        metadata = {
+            "model": self.model,
+            "layer": str(self.layer),
+            "prompt": self.prompt,
+            "images": str(self.images),
+        }
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = file.with_name(f"{file.name}.part")
+        tensors = {"tile": self.tile.contiguous(), "whole": self.whole.contiguous()}
+        save_file(tensors, unfinished, metadata)
+        unfinished.replace(file)
+
+    @classmethod
+    def load(cls, file: Path) -> Prior:
+        """Reads a prior.
+
+        Raises:
+            ConfigError: There is no such file, or it holds no prior.
+        """
+        try:
+            with safe_open(file, "pt") as held:
+                told = held.metadata() or {}
+                return cls(
+                    held.get_tensor("tile").float(),
+                    held.get_tensor("whole").float(),
+                    told["model"],
+                    int(told["layer"]),
+                    told["prompt"],
+                    int(told["images"]),
+                )
+        except FileNotFoundError as error:
+            raise ConfigError(f"There is no prior file {str(file)!r}.") from error
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise ConfigError(
+                f"{str(file)!r} holds no prior: {error}. A prior is a safetensors file with the tensors "
+                "`tile` and `whole`, and model, layer, prompt and images in its metadata."
+            ) from error
+
+
+def _maps(scores: Tensor, positions: Tensor, sizes: Tensor) -> dict[int, Tensor]:
+    """The scores of one sample as one map a plane; places without a token hold the plane's mean."""
+    maps: dict[int, Tensor] = {}
+    for plane in positions[:, 0].unique().tolist():
+        here = positions[:, 0] == plane
+        values = scores[here].float().cpu()
+        grid = torch.full(tuple(sizes[here][0].tolist()), float(values.mean()))
+        grid[positions[here][:, 1].cpu(), positions[here][:, 2].cpu()] = values
+        maps[int(plane)] = grid
+    return maps
+
+
+def _resized(maps: Tensor, size: tuple[int, int], how: Resize = "bilinear") -> Tensor:
+    """Maps `(…, rows, columns)` at another size and equal mean; unchanged where the size is the same."""
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    stack = maps.reshape(-1, 1, *maps.shape[-2:])
+    if how == "bilinear":
+        grown = F.interpolate(stack, size, mode="bilinear", align_corners=False)
+    else:
+        grown = F.interpolate(stack.flatten(2), size[0] * size[1], mode="linear")
+    grown = grown.reshape(len(stack), -1)
+    scale = stack.flatten(1).mean(-1) / grown.mean(-1).clamp(min=torch.finfo(torch.float32).tiny)
+    return (grown * scale[:, None]).reshape(*maps.shape[:-2], *size)

@@ -1,0 +1,170 @@
+"""The kinds of stage. A stage is its config: a frozen pydantic model with one verb, `__call__`.
+
+Parameters are fields: validated, described, in the YAML, equal by value. Where a field is annotated with
+an abstract kind, `{use: name}` (or just `name`) becomes the registered stage of that kind and name, at any
+depth; the registry comes in as pydantic's validation context, so there is no global and no cycle.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, Self, cast
+
+from pydantic import BaseModel, GetCoreSchemaHandler, ValidationInfo
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from prunekit.errors import UnknownName
+from prunekit.graph import Graph
+from prunekit.tokens import Bias, Candidates, Kept, Room, Scores, Signal, TokenBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a pipeline is attached: which model, and at the entry of which decoder layer."""
+
+    model: str
+    layer: int
+
+
+class Stage(BaseModel, ABC, frozen=True, extra="forbid", strict=True, allow_inf_nan=False):
+    """One step of a pipeline, pure: what it gives depends on its fields and its arguments alone."""
+
+    kind: ClassVar[str]
+    use: str
+
+    @property
+    def needs(self) -> frozenset[Signal]:
+        """What must be captured from the model for this stage; by default what its parts need."""
+        return frozenset[Signal]().union(*(part.needs for part in self.parts))
+
+    @property
+    def parts(self) -> tuple[Stage, ...]:
+        """The stages held in this stage's fields."""
+        return tuple(_stages_in(self.__dict__.values()))
+
+    def bind(self, site: Site) -> Self:
+        """This stage as it runs at that place, with everything found that `auto` stands for.
+
+        Raises:
+            PrunekitError: Something it needs there does not exist.
+        """
+        bound = {name: _bound(value, site) for name, value in self.__dict__.items()}
+        return self.model_copy(update=bound)
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[BaseModel], handler: GetCoreSchemaHandler, /
+    ) -> CoreSchema:
+        if "kind" not in cls.__dict__:
+            return handler(source)
+        return core_schema.with_info_plain_validator_function(
+            cls._looked_up,
+            serialization=core_schema.plain_serializer_function_ser_schema(BaseModel.model_dump),
+        )
+
+    @classmethod
+    def _looked_up(cls, value: object, info: ValidationInfo) -> Stage:
+        """`value` as a stage of this kind: one already, or looked up by the name it gives."""
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, str):
+            value = {"use": value}
+        if not isinstance(value, Mapping):
+            raise PydanticCustomError(
+                "stage",
+                "{kind}: write a name, or a mapping with `use: name`; got {got}",
+                {"kind": cls.kind, "got": type(value).__name__},
+            )
+        fields = cast("Mapping[str, Any]", value)
+        name = fields.get("use")
+        if not isinstance(name, str):
+            raise PydanticCustomError(
+                "stage", "{kind}: `use` must name a stage, for instance `use: {example}`",
+                {"kind": cls.kind, "example": _book(info).example(cls.kind)},
+            )  # fmt: skip
+        try:
+            stage = _book(info).stage(cls.kind, name)
+        except UnknownName as error:
+            raise PydanticCustomError("stage", "{why}", {"why": str(error)}) from error
+        return stage.model_validate(dict(fields), context=info.context)
+
+
+class ImportanceScorer(Stage):  # pyright: ignore[reportGeneralTypeIssues]
+    """Says how much each token is worth: `(tokens) -> Scores`, higher is worth more."""
+
+    kind = "importance"
+
+    @abstractmethod
+    def __call__(self, tokens: TokenBatch) -> Scores: ...
+
+
+class BiasEstimator(Stage):  # pyright: ignore[reportGeneralTypeIssues]
+    """Says what a score owes to position or padding: `(tokens) -> Bias`."""
+
+    kind = "bias"
+
+    @abstractmethod
+    def __call__(self, tokens: TokenBatch) -> Bias: ...
+
+
+class GraphBuilder(Stage):  # pyright: ignore[reportGeneralTypeIssues]
+    """Says which tokens are too alike to keep both: `(tokens) -> Graph`."""
+
+    kind = "graph"
+
+    @abstractmethod
+    def __call__(self, tokens: TokenBatch) -> Graph: ...
+
+
+class Selector(Stage):  # pyright: ignore[reportGeneralTypeIssues]
+    """Adds tokens to what is kept: `(candidates, kept, room) -> Kept`.
+
+    Gets what earlier selectors kept and how many more each sample may keep. Gives all that is kept then:
+    what was kept, and at most `room` present tokens more.
+    """
+
+    kind = "select"
+
+    @abstractmethod
+    def __call__(self, candidates: Candidates, kept: Kept, room: Room) -> Kept: ...
+
+
+KINDS: tuple[type[Stage], ...] = (ImportanceScorer, BiasEstimator, GraphBuilder, Selector)
+"""The kinds of stage, in the order data flows through them."""
+
+
+class StageBook(Protocol):
+    """Where stages are looked up by kind and name; the registry is one."""
+
+    def stage(self, kind: str, name: str) -> type[Stage]: ...
+
+    def example(self, kind: str) -> str: ...
+
+
+def _book(info: ValidationInfo) -> StageBook:
+    context = cast("Mapping[str, StageBook]", info.context or {})
+    if "registry" not in context:
+        raise PydanticCustomError(
+            "stage",
+            "a stage given by name needs a registry to look it up in; hand over the stage itself, "
+            "or validate with context={'registry': prunekit.installed()}",
+        )
+    return context["registry"]
+
+
+def _stages_in(values: Any) -> Iterator[Stage]:
+    for value in values:
+        if isinstance(value, Stage):
+            yield value
+        elif isinstance(value, tuple):
+            yield from _stages_in(cast("tuple[object, ...]", value))
+
+
+def _bound(value: Any, site: Site) -> Any:
+    if isinstance(value, Stage):
+        return value.bind(site)
+    if isinstance(value, tuple):
+        return tuple(_bound(item, site) for item in cast("tuple[object, ...]", value))
+    return value

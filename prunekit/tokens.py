@@ -1,0 +1,207 @@
+"""The values that flow through a pipeline: frozen, batch-first, ragged by mask.
+
+A batch holds B samples padded to N tokens. Everything a stage sees or says is one of these values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from prunekit.errors import TokenError, UnknownName
+
+if TYPE_CHECKING:
+    from prunekit.graph import Graph
+
+Scores = Float[Tensor, "batch tokens"]
+"""Higher is worth more. No unit: only order matters, and for a ratio bias the ratio."""
+
+Kept = Bool[Tensor, "batch tokens"]
+"""Which tokens are kept: a mask, so no duplicates, no index out of range, and order for free."""
+
+Room = Int[Tensor, " batch"]
+"""How many more tokens each sample may keep."""
+
+Removal = Literal["ratio", "difference", "weight"]
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Something a stage needs captured from the model while it runs; the key of `TokenBatch.signals`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextAttention(Signal):
+    """The attention that text pays to each visual token: `Float[batch, heads, tokens]`.
+
+    An ordinary softmax over the whole visible sequence, position encoding included, so that a row over
+    the visual tokens sums to at most 1.
+
+    Attributes:
+        query: `last`, the last prompt token; `mean`, the mean over the text tokens that follow the image.
+        layer: `previous`, the layer before the one at whose entry tokens are dropped; `same`, that layer
+            itself, on its unpruned input.
+    """
+
+    query: Literal["last", "mean"] = "last"
+    layer: Literal["previous", "same"] = "previous"
+
+
+@dataclass(frozen=True, slots=True)
+class PaddedShare(Signal):
+    """The share of each token's patch that is padding around the image: `Float[batch, tokens]` in [0, 1]."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenBatch:
+    """The visual tokens of B samples, padded to N, at the place of pruning.
+
+    Attributes:
+        features: What a token carries there, for instance the hidden state entering the pruning layer.
+        positions: `(plane, row, column)` of each token; a plane is one image, tile or frame. Tokens of
+            different planes are never neighbours.
+        present: False marks padding: never selected, never at the end of an edge, whatever it holds.
+        signals: What the stages of the pipeline declared they need, by `Signal`.
+
+    Raises:
+        TokenError: The shapes do not agree.
+    """
+
+    features: Float[Tensor, "batch tokens dim"]
+    positions: Int[Tensor, "batch tokens 3"]
+    present: Bool[Tensor, "batch tokens"]
+    signals: Mapping[Signal, Tensor] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        lead = tuple(self.features.shape[:2])
+        if self.features.ndim != 3:
+            raise TokenError(f"features are (batch, tokens, dim); got {tuple(self.features.shape)}.")
+        if tuple(self.positions.shape) != (*lead, 3):
+            raise TokenError(
+                f"positions are (batch, tokens, 3) = {(*lead, 3)}; got {tuple(self.positions.shape)}."
+            )
+        if tuple(self.present.shape) != lead or self.present.dtype != torch.bool:
+            raise TokenError(
+                f"present is a bool mask (batch, tokens) = {lead}; "
+                f"got {self.present.dtype} {tuple(self.present.shape)}."
+            )
+        for signal, value in self.signals.items():
+            if value.shape[0] != lead[0] or value.shape[-1] != lead[1]:
+                raise TokenError(
+                    f"signal {signal} is (batch, …, tokens) = ({lead[0]}, …, {lead[1]}); "
+                    f"got {tuple(value.shape)}."
+                )
+
+    @classmethod
+    def grid(
+        cls,
+        features: Float[Tensor, "batch tokens dim"],
+        rows: int,
+        columns: int,
+        signals: Mapping[Signal, Tensor] | None = None,
+    ) -> TokenBatch:
+        """Full samples in raster order: one plane of `rows` × `columns` after another."""
+        batch, count, _ = features.shape
+        if rows * columns == 0 or count % (rows * columns):
+            raise TokenError(f"{count} tokens are not a whole number of {rows} × {columns} planes.")
+        index = torch.arange(count, device=features.device)
+        cell = index % (rows * columns)
+        positions = torch.stack([index // (rows * columns), cell // columns, cell % columns], -1)
+        return cls(
+            features,
+            positions.expand(batch, -1, -1),
+            torch.ones(batch, count, dtype=torch.bool, device=features.device),
+            MappingProxyType(dict(signals or {})),
+        )
+
+    @property
+    def counts(self) -> Room:
+        """How many tokens each sample has, padding not counted."""
+        return self.present.sum(-1)
+
+    def signal(self, wanted: Signal) -> Tensor:
+        """The captured value of a signal.
+
+        Raises:
+            UnknownName: It was not captured.
+        """
+        if wanted not in self.signals:
+            held = ", ".join(map(str, self.signals)) or "none"
+            raise UnknownName(
+                f"These tokens carry no {wanted} (held: {held}). Attach the pipeline to a model, which "
+                "captures what its stages need, or hand it over: TokenBatch(…, signals={…})."
+            )
+        return self.signals[wanted]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bias:
+    """What a score owes to position or padding rather than content, and how it is taken away.
+
+    `ratio` divides by `values + epsilon`, `difference` subtracts `values`, `weight` multiplies by them.
+    """
+
+    values: Float[Tensor, "batch tokens"]
+    removal: Removal = "ratio"
+    epsilon: float = 1e-7
+
+    def remove(self, scores: Scores) -> Scores:
+        """The scores freed of this bias, in float32 at least."""
+        if self.removal == "ratio":
+            return scores / (self.values + self.epsilon)
+        if self.removal == "difference":
+            return scores - self.values
+        return scores * self.values
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """What selectors choose from: the tokens, their debiased scores, and the graph of look-alikes."""
+
+    tokens: TokenBatch
+    scores: Scores
+    graph: Graph
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """Which tokens are kept, and everything that led there.
+
+    Attributes:
+        kept: The kept tokens.
+        kept_by: For each token the index into `steps` of the step that kept it, -1 where it was dropped.
+        steps: The names of the steps, in order; the last is `rest`: the room no selector
+            used, given to the best tokens left.
+        scores: The importance scores.
+        debiased: The scores that selectors saw.
+        positions: As in `TokenBatch`.
+        present: As in `TokenBatch`.
+    """
+
+    kept: Kept
+    kept_by: Int[Tensor, "batch tokens"]
+    steps: tuple[str, ...]
+    scores: Scores
+    debiased: Scores
+    positions: Int[Tensor, "batch tokens 3"]
+    present: Bool[Tensor, "batch tokens"]
+
+    @property
+    def counts(self) -> Room:
+        """How many tokens each sample keeps."""
+        return self.kept.sum(-1)
+
+    @property
+    def indices(self) -> Int[Tensor, "batch most"]:
+        """The kept tokens of each sample, ascending; -1 at the end of samples that keep fewer."""
+        most = int(self.counts.max()) if self.kept.numel() else 0
+        last = self.kept.shape[-1]
+        places = torch.arange(last, device=self.kept.device).expand(self.kept.shape)
+        ordered = places.masked_fill(~self.kept, last).sort(-1).values[:, :most]
+        return ordered.masked_fill(ordered == last, -1)

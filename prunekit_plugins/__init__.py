@@ -1,0 +1,1 @@
+"""Every strategy that comes with prunekit, through the same door as anybody's: one idea a file."""

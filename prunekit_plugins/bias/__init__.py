@@ -1,0 +1,1 @@
+"""Bias estimators: what a score owes to position or padding rather than content."""

@@ -1,0 +1,113 @@
+"""Bias as measured: the mean of scores over many images, which is what position alone is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field
+
+from prunekit import (
+    Bias,
+    BiasEstimator,
+    ConfigError,
+    Site,
+    Stage,
+    TokenBatch,
+    UnknownName,
+    hookimpl,
+)
+from prunekit.errors import nearest
+from prunekit.prior import Prior
+
+SHIPPED = Path(__file__).parent / "priors"
+
+
+class Measured(BiasEstimator):
+    """The mean score at a token's place over calibration images with one generic prompt.
+
+    The A_bias of D²Pruner (arXiv:2512.19443); with `removal: ratio` the debiased score is its
+    A_rel = A_ori / (A_bias + 1e-7).
+
+    Raises:
+        ConfigError: No prior is known for the model and layer, or the file holds none.
+    """
+
+    use: Literal["measured"] = "measured"
+    prior: str = Field(
+        "auto",
+        description="auto: the one that comes with the model, or is shipped for it; else the name of a "
+        "shipped prior, or a path to a .safetensors file.",
+    )
+    removal: Literal["ratio", "difference"] = Field(
+        "ratio", description="Divide scores by the bias, or subtract it."
+    )
+    epsilon: float = Field(1e-7, ge=0, description="Added to the bias before dividing by it.")
+    layout: Literal["tile", "whole"] = Field(
+        "tile",
+        description="For models that tile images: one map for every tile, pooled over all tiles and the "
+        "thumbnail, or one for each plane of the whole layout.",
+    )
+    resize: Literal["bilinear", "linear"] = Field(
+        "bilinear",
+        description="How the map is fitted to another grid: in two dimensions, or in raster order.",
+    )
+
+    def bind(self, site: Site) -> Self:
+        if self.prior != "auto":
+            _file(self.prior)
+            return self
+        for file in _candidates(site):
+            if file.is_file():
+                return self.model_copy(update={"prior": str(file)})
+        raise ConfigError(
+            f"bias.prior: no prior is known for the model {site.model!r} at layer {site.layer}. Give "
+            "bias: {use: measured, prior: FILE}, or go without: bias: null. "
+            f"Shipped: {', '.join(_shipped())}."
+        )
+
+    def __call__(self, tokens: TokenBatch) -> Bias:
+        if self.prior == "auto":
+            raise ConfigError(
+                "bias.prior: `auto` finds the prior of the model a pipeline is attached to; these tokens "
+                f"come from nowhere. Give a path, or one of: {', '.join(_shipped())}."
+            )
+        values = _read(_file(self.prior)).at(tokens.positions, tokens.present, self.layout, self.resize)
+        return Bias(values, self.removal, self.epsilon)
+
+
+def _candidates(site: Site) -> list[Path]:
+    """Where the prior of a model may lie: beside its weights, then among those shipped."""
+    beside = Path(site.model) / f"prior-layer{site.layer}.safetensors"
+    shipped = SHIPPED / f"{site.model.replace('/', '--')}-layer{site.layer}.safetensors"
+    return [beside, shipped]
+
+
+def _file(prior: str) -> Path:
+    path = Path(prior)
+    if path.suffix == ".safetensors":
+        if not path.is_file():
+            raise ConfigError(f"bias.prior: there is no prior file {prior!r}.")
+        return path
+    if prior not in _shipped():
+        raise UnknownName(
+            f"bias.prior: there is no shipped prior {prior!r}, and a file ends in .safetensors. "
+            f"{nearest(prior, _shipped())}"
+        )
+    return SHIPPED / f"{prior}.safetensors"
+
+
+def _shipped() -> list[str]:
+    return sorted(file.stem for file in SHIPPED.glob("*.safetensors"))
+
+
+@lru_cache(maxsize=16)
+def _read(file: Path) -> Prior:
+    return Prior.load(file)
+
+
+@hookimpl
+def prunekit_stages() -> Sequence[type[Stage]]:
+    return [Measured]

@@ -1,0 +1,1 @@
+"""Graph builders: which tokens are too alike to keep both."""

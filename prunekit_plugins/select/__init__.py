@@ -1,0 +1,1 @@
+"""Selectors: each adds tokens to what is kept."""
