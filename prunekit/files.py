@@ -16,8 +16,9 @@ import yaml
 from pydantic import ValidationError
 
 from prunekit.errors import ConfigError, PrunekitError, nearest
-from prunekit.pipeline import Pipeline, mistakes
+from prunekit.pipeline import Pipeline
 from prunekit.registry import Registry, installed
+from prunekit.strict import mistakes
 
 YamlPath = tuple[int | str, ...]
 
@@ -52,19 +53,42 @@ _Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value)
 
 
 @dataclass(frozen=True, slots=True)
-class _Document:
-    """A parsed file: its data, and the line and column (from 1) at which each path stands."""
+class _Mark:
+    """A place in a file, counted from 1, and the line that stands there."""
 
     source: str
-    data: dict[str, Any]
-    marks: Mapping[YamlPath, tuple[int, int]]
+    line: int
+    column: int
+    text: str
 
-    def at(self, path: YamlPath) -> str:
-        """`file:line:column` of a path, or of the nearest place above it."""
-        while path and path not in self.marks:
+    def fault(self, message: str) -> str:
+        """The message, with a caret under the place it speaks of."""
+        number = f"{self.line:>5} | "
+        return (
+            f"{self.source}:{self.line}:{self.column}: {message}\n"
+            f"{number}{self.text}\n{' ' * (len(number) + self.column - 1)}^"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    """A parsed file: its data, where each path stands, and what is wrong with it as YAML."""
+
+    data: dict[str, Any]
+    marks: Mapping[YamlPath, _Mark]
+    faults: tuple[str, ...]
+
+    def mark(self, path: YamlPath) -> _Mark:
+        """The place of a path, or of the nearest block around it.
+
+        Where a list may be given as its one item, validation counts that item and the file does not.
+        """
+        while path not in self.marks:
+            uncounted = path[:1] + path[2:] if path[1:2] == (0,) else path
+            if uncounted in self.marks:
+                return self.marks[uncounted]
             path = path[:-1]
-        line, column = self.marks.get(path, (1, 1))
-        return f"{self.source}:{line}:{column}"
+        return self.marks[path]
 
 
 def load(name: str | Path, registry: Registry | None = None) -> Pipeline:
@@ -79,13 +103,17 @@ def load(name: str | Path, registry: Registry | None = None) -> Pipeline:
         ConfigError: The file has mistakes: all of them, each with line, column and path.
     """
     registry = registry or installed()
-    path = _path_of(name, registry, beside=Path())
-    document = _with_parents(path, registry, ())
+    document = _with_parents(_path_of(name, registry, beside=Path()), registry, ())
+    faults = list(document.faults)
     try:
-        return Pipeline.model_validate(document.data, context={"registry": registry})
+        pipeline = Pipeline.model_validate(document.data, context={"registry": registry})
     except ValidationError as error:
-        lines = [f"{document.at(where)}: {why}" for where, why in mistakes(error).items()]
-        raise ConfigError("\n".join(lines)) from error
+        marked = [(document.mark(path), why) for path, why in mistakes(error).items()]
+        faults += [mark.fault(why) for mark, why in sorted(marked, key=lambda item: item[0].line)]
+    else:
+        if not faults:
+            return pipeline
+    raise ConfigError("\n".join(faults))
 
 
 def to_yaml(pipeline: Pipeline) -> str:
@@ -110,8 +138,8 @@ def with_settings(pipeline: Pipeline, settings: Sequence[str]) -> Pipeline:
             raise ConfigError(f"--set {setting}: write path=value, for instance graph.alpha=0.5.")
         try:
             value = yaml.load(text, Loader=_Loader)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {setting}{_yaml_fault(error)}") from error
+        except (yaml.YAMLError, ValueError) as error:
+            raise ConfigError(f"--set {setting}: the value is not YAML: {error}.") from error
         _put(data, path.split("."), value, setting)
     return Pipeline.validated(data, installed(), f"{pipeline.name} with --set {' '.join(settings)}")
 
@@ -156,84 +184,92 @@ def _path_of(name: str | Path, registry: Registry, beside: Path) -> Path:
 def _with_parents(path: Path, registry: Registry, children: tuple[Path, ...]) -> _Document:
     """The document with the blocks it does not give taken from the pipeline it extends."""
     path = path.resolve()
-    if path in children:
-        circle = " → ".join(file.name for file in (*children, path))
-        raise ConfigError(f"{path}: `extends` goes round in a circle: {circle}.")
     document = _parsed(path)
     parent = document.data.pop("extends", None)
     if parent is None:
         return document
+    mark = document.mark(("extends",))
     if not isinstance(parent, str):
-        raise ConfigError(f"{document.at(('extends',))}: extends: name one pipeline or file.")
+        raise ConfigError(mark.fault("extends: name one pipeline or file."))
     try:
-        parent_path = _path_of(parent, registry, beside=path.parent)
+        parent_path = _path_of(parent, registry, beside=path.parent).resolve()
     except PrunekitError as error:
-        raise ConfigError(f"{document.at(('extends',))}: extends: {error}") from error
+        raise ConfigError(mark.fault(f"extends: {error}")) from error
+    if parent_path in (*children, path):
+        circle = " → ".join(file.name for file in (*children, path, parent_path))
+        raise ConfigError(mark.fault(f"extends: goes round in a circle: {circle}."))
     inherited = _with_parents(parent_path, registry, (*children, path))
-    return _Document(document.source, {**inherited.data, **document.data}, document.marks)
+    return _Document(
+        {**inherited.data, **document.data},
+        {**inherited.marks, **document.marks},
+        (*document.faults, *inherited.faults),
+    )
 
 
 def _parsed(path: Path) -> _Document:
     try:
         text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=_Loader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text.") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}{_yaml_fault(error)}") from error
-    if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(
-            f"{path}:1:1: a pipeline is a mapping of blocks: {', '.join(Pipeline.model_fields)}, extends."
-        )
-    marks: dict[YamlPath, tuple[int, int]] = {}
+    marker = _Marker(str(path), text.splitlines() or [""])
     try:
-        _mark(node, (), marks, str(path), set())
+        node = yaml.compose(text, Loader=_Loader)
+        if not isinstance(node, yaml.MappingNode):
+            blocks = ", ".join((*Pipeline.model_fields, "extends"))
+            raise ConfigError(marker.at(1, 1).fault(f"a pipeline is a mapping of blocks: {blocks}."))
+        marker.walk(node, ())
         data = cast("dict[str, Any]", _Loader("").construct_document(node))
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}{_yaml_fault(error)}") from error
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    return _Document(str(path), data, marks)
+        mark = getattr(error, "problem_mark", None)
+        what = getattr(error, "problem", None) or str(error)
+        place = marker.at(mark.line + 1, mark.column + 1) if mark else marker.at(1, 1)
+        raise ConfigError(place.fault(f"this is not YAML: {what}.")) from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(marker.at(1, 1).fault(f"this cannot be read: {error}.")) from error
+    return _Document(data, marker.marks, tuple(marker.faults))
 
 
-def _mark(
-    node: yaml.Node,
-    path: YamlPath,
-    marks: dict[YamlPath, tuple[int, int]],
-    source: str,
-    above: set[int],
-) -> None:
-    """Writes down where each path stands; refuses keys given twice, keys that are no words, and loops."""
-    line, column = node.start_mark.line + 1, node.start_mark.column + 1
-    if id(node) in above:
-        raise ConfigError(f"{source}:{line}:{column}: a block contains itself.")
-    marks.setdefault(path, (line, column))
-    above = above | {id(node)}
-    if isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            _mark(item, (*path, index), marks, source, above)
-    if not isinstance(node, yaml.MappingNode):
-        return
-    seen: set[str] = set()
-    for key, value in node.value:
-        line, column = key.start_mark.line + 1, key.start_mark.column + 1
-        if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
-            raise ConfigError(f"{source}:{line}:{column}: a key must be a word.")
-        name = str(key.value)
-        if name in seen:
-            raise ConfigError(f"{source}:{line}:{column}: the key {name!r} is given twice.")
-        if not path and name not in {*Pipeline.model_fields, "extends"}:
-            hint = nearest(name, {*Pipeline.model_fields, "extends"})
-            raise ConfigError(f"{source}:{line}:{column}: there is no block {name!r}. {hint}")
-        seen.add(name)
-        marks[(*path, name)] = (line, column)
-        _mark(value, (*path, name), marks, source, above)
+class _Marker:
+    """Walks a YAML tree and writes down where each path stands and what YAML alone would let pass."""
 
+    def __init__(self, source: str, lines: Sequence[str]) -> None:
+        self._source = source
+        self._lines = lines
+        self.marks: dict[YamlPath, _Mark] = {(): self.at(1, 1)}
+        self.faults: list[str] = []
 
-def _yaml_fault(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    what = getattr(error, "problem", None) or str(error)
-    place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-    return f"{place}: this is not YAML: {what}."
+    def at(self, line: int, column: int) -> _Mark:
+        """The place at a line and column, counted from 1."""
+        text = self._lines[line - 1] if line <= len(self._lines) else ""
+        return _Mark(self._source, line, column, text)
+
+    def walk(self, node: yaml.Node, path: YamlPath, above: tuple[yaml.Node, ...] = ()) -> None:
+        """Marks everything below a node.
+
+        Raises:
+            ConfigError: A block contains itself, so that there is no end to it.
+        """
+        here = self._place(node)
+        if node in above:
+            raise ConfigError(here.fault("this block contains itself."))
+        self.marks.setdefault(path, here)
+        if isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                self.walk(item, (*path, index), (*above, node))
+        elif isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, value in node.value:
+                place = self._place(key)
+                name = str(key.value)
+                if key.tag != "tag:yaml.org,2002:str":
+                    self.faults.append(place.fault("a key must be a word."))
+                elif name in seen:
+                    self.faults.append(place.fault(f"the key {name!r} is given twice."))
+                seen.add(name)
+                self.marks[(*path, name)] = place
+                self.walk(value, (*path, name), (*above, node))
+
+    def _place(self, node: yaml.Node) -> _Mark:
+        return self.at(node.start_mark.line + 1, node.start_mark.column + 1)

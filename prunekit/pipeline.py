@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from prunekit.budget import Budget, room_for
@@ -20,6 +20,7 @@ from prunekit.graph import Graph, NoEdges
 from prunekit.kernels.ranking import best
 from prunekit.registry import Registry, installed
 from prunekit.stages import BiasEstimator, GraphBuilder, ImportanceScorer, Selector, Site, Stage
+from prunekit.strict import Strict, mistakes
 from prunekit.tokens import Candidates, Kept, Room, Scores, Selection, Signal, TokenBatch
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def _some(value: object) -> object:
     return things
 
 
-class At(BaseModel, frozen=True, extra="forbid", strict=True):
+class At(Strict, frozen=True):
     """Where in the model tokens are dropped."""
 
     layer: int = Field(
@@ -54,7 +55,7 @@ class At(BaseModel, frozen=True, extra="forbid", strict=True):
     )
 
 
-class Pipeline(BaseModel, frozen=True, extra="forbid", strict=True, revalidate_instances="never"):
+class Pipeline(Strict, frozen=True):
     """A pruning method: stages and where they act. Call it on tokens, or attach it to a model.
 
     An absent stage is the neutral element: no bias, nothing removed; no graph, no edges. Selectors are a
@@ -184,26 +185,6 @@ class Pipeline(BaseModel, frozen=True, extra="forbid", strict=True, revalidate_i
             positions=self.positions,
             adapters=installed().adapters,
         )
-
-
-def mistakes(error: ValidationError) -> dict[tuple[int | str, ...], str]:
-    """The mistakes of a validation by their path, each as one phrase: path, what is wrong, what was given."""
-    found: dict[tuple[int | str, ...], str] = {}
-    for item in error.errors(include_url=False):
-        path = item["loc"]
-        where = ".".join(map(str, path))
-        given = item["input"]
-        shown = "" if isinstance(given, (dict, Stage)) else f" (got {given!r})"
-        message = _EXPLAINED.get(item["type"], item["msg"])
-        phrase = f"{where}: {message}" if item["type"] == "stage" else f"{where}: {message}{shown}"
-        found.setdefault(path, phrase)
-    return found
-
-
-_EXPLAINED = {
-    "extra_forbidden": "there is no such field here",
-    "missing": "this is required",
-}
 
 
 def _fitting(scores: Scores, tokens: TokenBatch, stage: Stage) -> Scores:

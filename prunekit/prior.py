@@ -1,7 +1,7 @@
 """A measured prior: the mean of scores over calibration images, by place; what position alone is worth.
 
-Kept as safetensors: `tile`, the mean over all planes (rows, columns), and `whole`, the mean of each plane
-(planes, rows, columns), with where they come from in the metadata.
+Kept as safetensors: `whole`, the mean score at each place of each plane, and `counts`, over how many images,
+with where they come from in the metadata.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -31,29 +31,35 @@ class Prior:
     """Mean scores by place.
 
     Attributes:
-        tile: The mean over all planes of all images.
-        whole: The mean of each plane of the layout.
+        whole: The mean score at each place of each plane of the layout.
+        counts: Over how many images each plane was averaged.
         model: The model it was measured on.
         layer: The pruning layer of the pipeline that scored.
         prompt: The generic prompt the model was asked.
         images: How many images were averaged.
     """
 
-    tile: Float[Tensor, "rows columns"]
     whole: Float[Tensor, "planes rows columns"]
+    counts: Int[Tensor, " planes"]
     model: str
     layer: int
     prompt: str
     images: int
 
+    @property
+    def tile(self) -> Float[Tensor, "rows columns"]:
+        """The mean over all planes of all images."""
+        weights = self.counts / self.counts.sum()
+        return (self.whole * weights[:, None, None]).sum(0)
+
     @classmethod
-    def measured(cls, selections: Iterable[Selection], *, model: str, layer: int, prompt: str) -> Prior:
+    def measured(cls, selections: Iterable[Selection], *, model: str, layer: int, prompt: str) -> Self:
         """The mean of the scores of these selections, each sample one image.
 
         Planes of another size than the first are resized to it.
 
         Raises:
-            TokenError: There are no selections, or no tokens in them.
+            TokenError: There are no tokens in these selections.
         """
         seen: dict[int, list[Tensor]] = {}
         images = 0
@@ -63,20 +69,37 @@ class Prior:
                 selection.scores, selection.positions, selection.present, sizes, strict=True
             ):
                 maps = _maps(scores[present], positions[present], size[present])
-                if not maps:
-                    continue
                 for plane, values in maps.items():
                     rows, columns = next(iter(seen.values()))[0].shape if seen else values.shape
                     seen.setdefault(plane, []).append(_resized(values, (rows, columns)))
-                images += 1
+                images += bool(maps)
         if not images:
-            raise TokenError("A prior needs scores of at least one image; there were none.")
-        everywhere = torch.stack([values for planes in seen.values() for values in planes]).mean(0)
-        whole = [
-            torch.stack(seen[plane]).mean(0) if plane in seen else everywhere
-            for plane in range(max(seen) + 1)
-        ]
-        return cls(everywhere, torch.stack(whole), model, layer, prompt, images)
+            raise TokenError("A prior needs the scores of at least one visual token; there were none.")
+        empty = torch.zeros_like(next(iter(seen.values()))[0])
+        planes = [seen.get(plane, []) for plane in range(max(seen) + 1)]
+        whole = torch.stack([torch.stack(maps).mean(0) if maps else empty for maps in planes])
+        counts = torch.tensor([len(maps) for maps in planes])
+        return cls(whole, counts, model, layer, prompt, images)
+
+    def merged(self, other: Prior) -> Prior:
+        """The prior of these images and those of another, measured in the same way.
+
+        Raises:
+            ConfigError: The other was measured on another model, layer or prompt.
+        """
+        ours, theirs = (self.model, self.layer, self.prompt), (other.model, other.layer, other.prompt)
+        if ours != theirs:
+            raise ConfigError(f"These priors were not measured alike: {ours} and {theirs}.")
+        planes = max(len(self.whole), len(other.whole))
+        rows, columns = self.whole.shape[-2:]
+        first, second = (
+            (_padded(prior.counts, planes), _padded(_resized(prior.whole, (rows, columns)), planes))
+            for prior in (self, other)
+        )
+        counts = first[0] + second[0]
+        total = first[1] * first[0][:, None, None] + second[1] * second[0][:, None, None]
+        whole = total / counts.clamp(min=1)[:, None, None]
+        return Prior(whole, counts, *ours, self.images + other.images)
 
     def at(
         self,
@@ -108,18 +131,25 @@ class Prior:
         return values
 
     def save(self, file: Path) -> None:
-        """Writes the prior to a safetensors file, whole or not at all."""
+        """Writes the prior to a safetensors file, whole or not at all.
+
+        Raises:
+            ConfigError: The file cannot be written.
+        """
         metadata = {
             "model": self.model,
             "layer": str(self.layer),
             "prompt": self.prompt,
             "images": str(self.images),
         }
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_name(f"{file.name}.part")
-        tensors = {"tile": self.tile.contiguous(), "whole": self.whole.contiguous()}
-        save_file(tensors, unfinished, metadata)
-        unfinished.replace(file)
+        unfinished = file.with_name(f".{file.name}.part")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            save_file({"whole": self.whole.contiguous(), "counts": self.counts}, unfinished, metadata)
+            unfinished.replace(file)
+        except (OSError, SafetensorError) as error:
+            unfinished.unlink(missing_ok=True)
+            raise ConfigError(f"The prior {str(file)!r} cannot be written: {error}.") from error
 
     @classmethod
     def load(cls, file: Path) -> Prior:
@@ -132,8 +162,8 @@ class Prior:
             with safe_open(file, "pt") as held:
                 told = held.metadata() or {}
                 return cls(
-                    held.get_tensor("tile").float(),
                     held.get_tensor("whole").float(),
+                    held.get_tensor("counts").long(),
                     told["model"],
                     int(told["layer"]),
                     told["prompt"],
@@ -144,7 +174,7 @@ class Prior:
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise ConfigError(
                 f"{str(file)!r} holds no prior: {error}. A prior is a safetensors file with the tensors "
-                "`tile` and `whole`, and model, layer, prompt and images in its metadata."
+                "`whole` and `counts`, and model, layer, prompt and images in its metadata."
             ) from error
 
 
@@ -172,3 +202,8 @@ def _resized(maps: Tensor, size: tuple[int, int], how: Resize = "bilinear") -> T
     grown = grown.reshape(len(stack), -1)
     scale = stack.flatten(1).mean(-1) / grown.mean(-1).clamp(min=torch.finfo(torch.float32).tiny)
     return (grown * scale[:, None]).reshape(*maps.shape[:-2], *size)
+
+
+def _padded(values: Tensor, planes: int) -> Tensor:
+    """Zeros for the planes that were not measured."""
+    return torch.cat([values, values.new_zeros(planes - len(values), *values.shape[1:])])

@@ -12,12 +12,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self, cast
 
-from pydantic import BaseModel, GetCoreSchemaHandler, ValidationInfo
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from prunekit.errors import UnknownName
 from prunekit.graph import Graph
+from prunekit.strict import Strict
 from prunekit.tokens import Bias, Candidates, Kept, Room, Scores, Signal, TokenBatch
+
+KIND_MARK = "x-prunekit-kind"
+"""What stands for an abstract kind in a JSON schema, until the registry puts its stages there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class Site:
     layer: int
 
 
-class Stage(BaseModel, ABC, frozen=True, extra="forbid", strict=True, allow_inf_nan=False):
+class Stage(Strict, ABC, frozen=True):
     """One step of a pipeline, pure: what it gives depends on its fields and its arguments alone."""
 
     kind: ClassVar[str]
@@ -63,6 +67,13 @@ class Stage(BaseModel, ABC, frozen=True, extra="forbid", strict=True, allow_inf_
             cls._looked_up,
             serialization=core_schema.plain_serializer_function_ser_schema(BaseModel.model_dump),
         )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler, /
+    ) -> dict[str, Any]:
+        """An abstract kind is only marked: which stages it stands for is the registry's to say."""
+        return {KIND_MARK: cls.kind} if "kind" in cls.__dict__ else handler(schema)
 
     @classmethod
     def _looked_up(cls, value: object, info: ValidationInfo) -> Stage:
