@@ -18,6 +18,10 @@ class UnknownName(PrunekitError):
     """A stage, pipeline or prior of that name is not there."""
 
 
+class MissingPrior(ConfigError):
+    """A pipeline wants the prior of a model for which none was measured."""
+
+
 class PluginError(PrunekitError):
     """Plugins contradict each other, or one breaks the rules of the door."""
 

@@ -6,6 +6,7 @@ with where they come from in the metadata.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,20 @@ from prunekit.tokens import Selection
 
 Layout = Literal["tile", "whole"]
 Resize = Literal["bilinear", "linear"]
+
+
+def file_name(model: str, layer: int) -> str:
+    """What the prior of a model at a layer is called, wherever it lies."""
+    name = "prior" if Path(model).is_dir() else model.replace("/", "--")
+    return f"{name}-layer{layer}.safetensors"
+
+
+def cached(model: str, layer: int) -> Path:
+    """Where a prior measured on this machine is kept: beside a local model, else in the user's cache."""
+    if Path(model).is_dir():
+        return Path(model) / file_name(model, layer)
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "prunekit" / "priors" / file_name(model, layer)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

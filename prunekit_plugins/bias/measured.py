@@ -19,8 +19,8 @@ from prunekit import (
     UnknownName,
     hookimpl,
 )
-from prunekit.errors import nearest
-from prunekit.prior import Prior
+from prunekit.errors import MissingPrior, nearest
+from prunekit.prior import Prior, cached, file_name
 
 SHIPPED = Path(__file__).parent / "priors"
 
@@ -38,8 +38,8 @@ class Measured(BiasEstimator):
     use: Literal["measured"] = "measured"
     prior: str = Field(
         "auto",
-        description="auto: the one that comes with the model, or is shipped for it; else the name of a "
-        "shipped prior, or a path to a .safetensors file.",
+        description="auto: the one measured on this machine for the model and layer, or shipped for it; else "
+        "the name of a shipped prior, or a path to a .safetensors file.",
     )
     removal: Literal["ratio", "difference"] = Field(
         "ratio", description="Divide scores by the bias, or subtract it."
@@ -59,13 +59,13 @@ class Measured(BiasEstimator):
         if self.prior != "auto":
             _file(self.prior)
             return self
-        for file in _candidates(site):
+        for file in (cached(site.model, site.layer), SHIPPED / file_name(site.model, site.layer)):
             if file.is_file():
                 return self.model_copy(update={"prior": str(file)})
-        raise ConfigError(
-            f"bias.prior: no prior is known for the model {site.model!r} at layer {site.layer}. Give "
-            "bias: {use: measured, prior: FILE}, or go without: bias: null. "
-            f"Shipped: {', '.join(_shipped())}."
+        raise MissingPrior(
+            f"bias.prior: no prior is known for the model {site.model!r} at layer {site.layer}. Measure one: "
+            f"prunekit calibrate --model {site.model} --layer {site.layer} --images FOLDER. Or name a file, "
+            f"bias: {{use: measured, prior: FILE}}, or go without, bias: null."
         )
 
     def __call__(self, tokens: TokenBatch) -> Bias:
@@ -76,13 +76,6 @@ class Measured(BiasEstimator):
             )
         values = _read(_file(self.prior)).at(tokens.positions, tokens.present, self.layout, self.resize)
         return Bias(values, self.removal, self.epsilon)
-
-
-def _candidates(site: Site) -> list[Path]:
-    """Where the prior of a model may lie: beside its weights, then among those shipped."""
-    beside = Path(site.model) / f"prior-layer{site.layer}.safetensors"
-    shipped = SHIPPED / f"{site.model.replace('/', '--')}-layer{site.layer}.safetensors"
-    return [beside, shipped]
 
 
 def _file(prior: str) -> Path:
