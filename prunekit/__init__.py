@@ -33,6 +33,7 @@ from prunekit.stages import (
 from prunekit.tokens import (
     Bias,
     Candidates,
+    Explanation,
     Kept,
     PaddedShare,
     Room,
@@ -51,6 +52,7 @@ __all__ = [
     "BiasEstimator",
     "Candidates",
     "ConfigError",
+    "Explanation",
     "Graph",
     "GraphBuilder",
     "ImplicitGraph",

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-Places: TypeAlias = Int[Tensor, "batch places"]
+Places: TypeAlias = Int[Tensor, "batch _"]
 Rule: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """`rule(rows, columns)` gives the similarity in [0, 1] of each row token with each column token."""
 

@@ -124,18 +124,19 @@ class Pipeline(Strict, frozen=True):
             TokenError: A stage gave something that does not fit the tokens.
         """
         scores = _fitting(self.importance(tokens), tokens, self.importance)
-        debiased = scores
-        for bias in self.bias:
-            debiased = _fitting(bias(tokens).remove(debiased), tokens, bias)
+        debiased, biases = scores, tuple(bias(tokens) for bias in self.bias)
+        for stage, bias in zip(self.bias, biases, strict=True):
+            debiased = _fitting(bias.remove(debiased), tokens, stage)
         graph: Graph = NoEdges(tokens.present) if self.graph is None else self.graph(tokens)
         candidates = Candidates(tokens, debiased, graph)
         room = room_for(tokens.counts, self.budget)
-        kept = torch.zeros_like(tokens.present)
+        kept = suppressing = torch.zeros_like(tokens.present)
         kept_by = torch.full_like(kept, -1, dtype=torch.long)
         for step, selector in enumerate(self.select):
             grown = selector(candidates, kept, room - kept.sum(-1))
             _check_growth(grown, kept, tokens, room, selector)
             kept_by = torch.where(grown & ~kept, step, kept_by)
+            suppressing = suppressing | selector.suppressing(kept, grown)
             kept = grown
         filled = kept | best(debiased, tokens.present & ~kept, room - kept.sum(-1))
         return Selection(
@@ -146,6 +147,9 @@ class Pipeline(Strict, frozen=True):
             debiased=debiased,
             positions=tokens.positions,
             present=tokens.present,
+            biases=biases,
+            graph=graph,
+            suppressing=suppressing,
         )
 
     def bind(self, site: Site) -> Self:

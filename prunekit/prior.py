@@ -27,18 +27,13 @@ Layout = Literal["tile", "whole"]
 Resize = Literal["bilinear", "linear"]
 
 
-def file_name(model: str, layer: int) -> str:
-    """What the prior of a model at a layer is called, wherever it lies."""
-    name = "prior" if Path(model).is_dir() else model.replace("/", "--")
-    return f"{name}-layer{layer}.safetensors"
-
-
 def cached(model: str, layer: int) -> Path:
-    """Where a prior measured on this machine is kept: beside a local model, else in the user's cache."""
+    """Where the prior of a model is kept: beside the weights of a local model, else in the user's cache."""
+    name = f"prior-layer{layer}.safetensors"
     if Path(model).is_dir():
-        return Path(model) / file_name(model, layer)
+        return Path(model) / name
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "prunekit" / "priors" / file_name(model, layer)
+    return Path(home) / "prunekit" / "priors" / model.replace("/", "--") / name
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -141,6 +141,10 @@ class Selector(Stage):  # pyright: ignore[reportGeneralTypeIssues]
     @abstractmethod
     def __call__(self, candidates: Candidates, kept: Kept, room: Room) -> Kept: ...
 
+    def suppressing(self, before: Kept, after: Kept) -> Kept:
+        """Which of the tokens kept after this step keep their neighbours out; by default none."""
+        return after & ~after
+
 
 KINDS: tuple[type[Stage], ...] = (ImportanceScorer, BiasEstimator, GraphBuilder, Selector)
 """The kinds of stage, in the order data flows through them."""

@@ -6,7 +6,7 @@ A batch holds B samples padded to N tokens. Everything a stage sees or says is o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
@@ -169,6 +169,30 @@ class Candidates:
     graph: Graph
 
 
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why one token was kept or dropped.
+
+    Attributes:
+        token: Its index in the sample.
+        position: Its plane, row and column.
+        score: Its importance.
+        biases: What was taken from it, one value for each bias stage.
+        debiased: The score that selectors saw.
+        kept_by: The step that kept it; None if it was dropped.
+        suppressed_by: The kept look-alike that keeps it out; None if it was kept, or had no such neighbour
+            and was dropped for its score alone.
+    """
+
+    token: int
+    position: tuple[int, int, int]
+    score: float
+    biases: tuple[float, ...]
+    debiased: float
+    kept_by: str | None
+    suppressed_by: int | None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Selection:
     """Which tokens are kept, and everything that led there.
@@ -182,6 +206,9 @@ class Selection:
         debiased: The scores that selectors saw.
         positions: As in `TokenBatch`.
         present: As in `TokenBatch`.
+        biases: What was taken from the scores, in turn.
+        graph: Who is like whom; None where it was let go to free the memory of the features in it.
+        suppressing: The kept tokens that keep their neighbours out; None for none.
     """
 
     kept: Kept
@@ -191,6 +218,9 @@ class Selection:
     debiased: Scores
     positions: Int[Tensor, "batch tokens 3"]
     present: Bool[Tensor, "batch tokens"]
+    biases: tuple[Bias, ...] = ()
+    graph: Graph | None = None
+    suppressing: Kept | None = None
 
     @property
     def counts(self) -> Room:
@@ -205,3 +235,48 @@ class Selection:
         places = torch.arange(last, device=self.kept.device).expand(self.kept.shape)
         ordered = places.masked_fill(~self.kept, last).sort(-1).values[:, :most]
         return ordered.masked_fill(ordered == last, -1)
+
+    def explain(self, sample: int, token: int) -> Explanation:
+        """Why a token was kept or dropped.
+
+        Raises:
+            TokenError: There is no such token.
+        """
+        if not (0 <= sample < len(self.kept) and 0 <= token < self.kept.shape[-1]):
+            raise TokenError(
+                f"There is no token {token} of sample {sample}: this selection has {self.kept.shape[-1]} "
+                f"tokens in each of {len(self.kept)} samples."
+            )
+        step = int(self.kept_by[sample, token])
+        plane, row, column = self.positions[sample, token].tolist()
+        return Explanation(
+            token=token,
+            position=(plane, row, column),
+            score=float(self.scores[sample, token]),
+            biases=tuple(float(bias.values[sample, token]) for bias in self.biases),
+            debiased=float(self.debiased[sample, token]),
+            kept_by=None if step < 0 else self.steps[step],
+            suppressed_by=self._suppressor(sample, token) if step < 0 else None,
+        )
+
+    def without_graph(self) -> Selection:
+        """The same selection, holding on to no features; it cannot say who suppressed whom."""
+        return replace(self, graph=None)
+
+    def _suppressor(self, sample: int, token: int) -> int | None:
+        """The best of the suppressing neighbours, ties by lowest index."""
+        if self.suppressing is None:
+            return None
+        if self.graph is None:
+            raise TokenError(
+                "This selection has let go of its graph. Of the prompts read in one `with` block only the "
+                "newest keeps it: explain a selection before the next prompt is read."
+            )
+        everyone = torch.arange(self.kept.shape[-1], device=self.kept.device)
+        batch = len(self.kept)
+        rows = torch.full((batch, 1), token, device=self.kept.device)
+        near = self.graph.adjacent(rows, everyone.expand(batch, -1))[sample, 0] & self.suppressing[sample]
+        if not bool(near.any()):
+            return None
+        scores = self.debiased[sample].masked_fill(~near, -torch.inf)
+        return int((near & (scores == scores.max())).long().argmax())

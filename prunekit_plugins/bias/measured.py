@@ -20,9 +20,8 @@ from prunekit import (
     hookimpl,
 )
 from prunekit.errors import MissingPrior, nearest
-from prunekit.prior import Prior, cached, file_name
-
-SHIPPED = Path(__file__).parent / "priors"
+from prunekit.prior import Prior, cached
+from prunekit.testbed import CHECKPOINT
 
 
 class Measured(BiasEstimator):
@@ -38,8 +37,8 @@ class Measured(BiasEstimator):
     use: Literal["measured"] = "measured"
     prior: str = Field(
         "auto",
-        description="auto: the one measured on this machine for the model and layer, or shipped for it; else "
-        "the name of a shipped prior, or a path to a .safetensors file.",
+        description="auto: the one measured for the model and layer, beside its weights or in the user's "
+        "cache; else the name of a shipped prior (testbed-layer2), or a path to a .safetensors file.",
     )
     removal: Literal["ratio", "difference"] = Field(
         "ratio", description="Divide scores by the bias, or subtract it."
@@ -59,9 +58,9 @@ class Measured(BiasEstimator):
         if self.prior != "auto":
             _file(self.prior)
             return self
-        for file in (cached(site.model, site.layer), SHIPPED / file_name(site.model, site.layer)):
-            if file.is_file():
-                return self.model_copy(update={"prior": str(file)})
+        file = cached(site.model, site.layer)
+        if file.is_file():
+            return self.model_copy(update={"prior": str(file)})
         raise MissingPrior(
             f"bias.prior: no prior is known for the model {site.model!r} at layer {site.layer}. Measure one: "
             f"prunekit calibrate --model {site.model} --layer {site.layer} --images FOLDER. Or name a file, "
@@ -74,7 +73,9 @@ class Measured(BiasEstimator):
                 "bias.prior: `auto` finds the prior of the model a pipeline is attached to; these tokens "
                 f"come from nowhere. Give a path, or one of: {', '.join(_shipped())}."
             )
-        values = _read(_file(self.prior)).at(tokens.positions, tokens.present, self.layout, self.resize)
+        file = _file(self.prior)
+        prior = _read(file, file.stat().st_mtime_ns)
+        values = prior.at(tokens.positions, tokens.present, self.layout, self.resize)
         return Bias(values, self.removal, self.epsilon)
 
 
@@ -89,15 +90,19 @@ def _file(prior: str) -> Path:
             f"bias.prior: there is no shipped prior {prior!r}, and a file ends in .safetensors. "
             f"{nearest(prior, _shipped())}"
         )
-    return SHIPPED / f"{prior}.safetensors"
+    return _shipped()[prior]
 
 
-def _shipped() -> list[str]:
-    return sorted(file.stem for file in SHIPPED.glob("*.safetensors"))
+def _shipped() -> dict[str, Path]:
+    """The priors that come with prunekit, by name: those of the embedded model."""
+    files = sorted(CHECKPOINT.glob("prior-*.safetensors"))
+    return {file.stem.replace("prior", "testbed"): file for file in files}
 
 
 @lru_cache(maxsize=16)
-def _read(file: Path) -> Prior:
+def _read(file: Path, written: int) -> Prior:
+    """The prior in a file, read anew when the file was written anew."""
+    del written
     return Prior.load(file)
 
 

@@ -31,6 +31,9 @@ class MIS(Selector):
         around = kept if self.around_kept == "suppress" else None
         return kept | greedy_mis(key, room, candidates.graph.adjacent, around)
 
+    def suppressing(self, before: Kept, after: Kept) -> Kept:
+        return after if self.around_kept == "suppress" else after & ~before
+
 
 @hookimpl
 def prunekit_stages() -> Sequence[type[Stage]]:
