@@ -1,0 +1,81 @@
+"""What a model answers: many prompts at once, greedily."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import BatchFeature
+
+    from prunekit.hf import LoadedModel
+
+
+def load_quietly(name: str) -> LoadedModel:
+    """The model and its processor, without transformers' own chatter on the way.
+
+    Raises:
+        PrunekitError: It cannot be loaded, and why.
+    """
+    from transformers.utils import logging
+
+    from prunekit import hf
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    return hf.load(name)
+
+
+def model_inputs(loaded: LoadedModel, images: Sequence[Image.Image], prompts: Sequence[str]) -> BatchFeature:
+    """One row a prompt, each with its image, on the model's device."""
+    from prunekit import hf
+
+    inputs = hf.prompt_inputs(loaded.processor, images, prompts)
+    return inputs.to(loaded.model.device)
+
+
+def answers(loaded: LoadedModel, inputs: BatchFeature, max_new_tokens: int) -> list[str]:
+    """The greedy continuation of each row, as text."""
+    import torch
+
+    with torch.inference_mode():
+        output = loaded.model.generate(  # pyright: ignore[reportCallIssue]
+            **inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1
+        )
+    prompt_length = inputs["input_ids"].shape[1]
+    decoded = loaded.processor.batch_decode(output[:, prompt_length:], skip_special_tokens=True)
+    return [text.strip() for text in decoded]
+
+
+@dataclass(slots=True)
+class Timing:
+    """How long something took, once it has."""
+
+    milliseconds: float = 0.0
+
+
+@contextmanager
+def first_forward(model: nn.Module) -> Generator[Timing]:
+    """Measures the first forward pass inside the block: the prefill of `generate`."""
+    timing = Timing()
+    started: list[float] = []
+
+    def start(*_: object) -> None:
+        started.append(time.perf_counter())
+
+    def stop(*_: object) -> None:
+        if len(started) == 1:
+            timing.milliseconds = 1000 * (time.perf_counter() - started[0])
+
+    hooks = [model.register_forward_pre_hook(start), model.register_forward_hook(stop)]
+    try:
+        yield timing
+    finally:
+        for hook in hooks:
+            hook.remove()

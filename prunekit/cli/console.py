@@ -1,0 +1,42 @@
+"""Where the command line speaks: results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def complain(message: str) -> None:
+    """One error, for a person."""
+    err.print("[bold red]Error:[/] ", end="")
+    err.print(message, markup=False, soft_wrap=True)
+
+
+def note(message: str) -> None:
+    """Something a person should know that is no result."""
+    err.print(message, style="dim", markup=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """The result, for a machine."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def progress() -> Progress:
+    """A progress bar on stderr, silent when that is not a terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=err,
+        transient=True,
+        disable=not err.is_terminal,
+    )

@@ -1,0 +1,46 @@
+"""One HTML file that holds a whole run: images, maps, kept tokens, answers and numbers."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prunekit.errors import ConfigError
+from prunekit.files import to_yaml
+
+if TYPE_CHECKING:
+    from prunekit.cli.run import Outcome
+
+
+def write_report(outcomes: list[Outcome], file: Path) -> None:
+    """Writes the report, whole or not at all. Nothing in it is fetched from anywhere.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+    from jinja2 import Environment, FileSystemLoader
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    pipeline = outcomes[0].pipeline
+    page = environment.get_template("report.html.jinja").render(
+        outcomes=outcomes, pipeline=pipeline, yaml=to_yaml(pipeline), picture=_embedded
+    )
+    unfinished = file.with_name(f".{file.name}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(page, encoding="utf-8")
+        unfinished.replace(file)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise ConfigError(f"The report {str(file)!r} cannot be written: {error.strerror}.") from error
+
+
+def _embedded(outcome: Outcome) -> str:
+    """The picture of an outcome as a data URL."""
+    buffer = BytesIO()
+    outcome.drawn().save(buffer, format="PNG")
+    return f"data:image/png;base64,{b64encode(buffer.getvalue()).decode()}"

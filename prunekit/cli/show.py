@@ -1,0 +1,59 @@
+"""`prunekit show`: one pipeline, as resolved YAML and as a picture of its data flow."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.syntax import Syntax
+
+from prunekit.cli.console import out, print_json
+from prunekit.files import load, to_yaml
+from prunekit.pipeline import Pipeline
+from prunekit.stages import Stage
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="The name of an installed pipeline, or a YAML file.")],
+    json: Annotated[bool, typer.Option("--json", help="Print the pipeline as JSON.")] = False,
+) -> None:
+    """Show a pipeline with every value written out, and how data flows through it.
+
+    Example: prunekit show d2pruner
+    """
+    pipeline = load(name)
+    if json:
+        print_json(pipeline.model_dump(mode="json"))
+        return
+    out.print(Syntax(to_yaml(pipeline), "yaml", background_color="default"))
+    out.print(escape(flow(pipeline)), soft_wrap=True)
+
+
+def flow(pipeline: Pipeline) -> str:
+    """The one figure, with this pipeline's stages in it."""
+    budget = pipeline.budget
+    keep = f"{budget} tokens" if isinstance(budget, int) else f"{budget:.4g} of the tokens"
+    lines = [f"visual tokens entering layer {pipeline.at.layer}"]
+    lines.append(f"  ├─ importance ─► {_told(pipeline.importance)} ─► scores")
+    lines.extend(f"  ├─ bias ───────► {_told(bias)} ─► taken from scores" for bias in pipeline.bias)
+    if pipeline.graph is not None:
+        lines.append(f"  ├─ graph ──────► {_told(pipeline.graph)} ─► who is like whom")
+    lines.append(f"  └─ select, keeping {keep}:")
+    lines.extend(f"       {step}. {_told(selector)}" for step, selector in enumerate(pipeline.select, 1))
+    lines.append(f"  ─► selection; kept tokens {pipeline.positions} their position ids")
+    return "\n".join(lines)
+
+
+def _told(stage: Stage) -> str:
+    """A stage in one line: its name, and its fields."""
+    fields = ", ".join(f"{name}={_value(value)}" for name, value in stage.__dict__.items() if name != "use")
+    return f"{stage.use}({fields})"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, Stage):
+        return _told(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_value, value))}]"  # pyright: ignore[reportUnknownArgumentType]
+    return str(value)
