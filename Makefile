@@ -1,37 +1,42 @@
 # Two commands matter: `make demo` and `make test`. Both make `.venv` first, where it is missing.
 
 PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+BIN := .venv/bin
+INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types contracts check clean
+.PHONY: demo test lint types contracts docs bench check clean
 
-demo: $(INSTALLED)  ## prune the embedded model and compare
+demo: $(INSTALLED)       ## prune the embedded model with D²Pruner and with baselines
 	$(BIN)/prunekit demo
 
-test: $(INSTALLED)  ## run the whole test suite
+test: $(INSTALLED)       ## the whole test suite
 	$(BIN)/python -m pytest -n auto
 
-lint: $(INSTALLED)
+lint: $(INSTALLED)       ## style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(INSTALLED)
-	$(BIN)/pyright
+types: $(INSTALLED)      ## static types, strict
+	$(BIN)/basedpyright
 
-contracts: $(INSTALLED)
-	$(BIN)/lint-imports
+contracts: $(INSTALLED)  ## who may import whom
+	$(BIN)/lint-imports --no-logo
 
-check: lint types contracts test  ## everything before a commit
+docs: $(INSTALLED)       ## the site, in site/
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: $(INSTALLED)      ## benchmarks beside their references
+	$(BIN)/python -m benchmarks.stages
+
+check: lint types contracts docs test
 
 $(INSTALLED): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prunekit needs Python 3.11 or newer: make PYTHON=python3.12 …")'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("prunekit needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
 	$(PIP) torch
 	$(PIP) --editable '.[dev]'
-	touch $@
+	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist site .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
