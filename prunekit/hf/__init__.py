@@ -1,0 +1,29 @@
+"""Attaching to transformers models by forward hooks only: hooks on, hooks off, nothing patched.
+
+with attach(model, select, layer=2) as pruning:
+    output = model.generate(**inputs)
+print(pruning.report())
+"""
+
+from prunekit.hf.attachment import Attachment, Positions, attach
+from prunekit.hf.choose import Select
+from prunekit.hf.grids import Adapter, GenericAdapter, Grid
+from prunekit.hf.models import LoadedModel, load, prompt_inputs
+from prunekit.hf.pruning import Pruning
+from prunekit.hf.report import Report, Saving
+
+__all__ = [
+    "Adapter",
+    "Attachment",
+    "GenericAdapter",
+    "Grid",
+    "LoadedModel",
+    "Positions",
+    "Pruning",
+    "Report",
+    "Saving",
+    "Select",
+    "attach",
+    "load",
+    "prompt_inputs",
+]

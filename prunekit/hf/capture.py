@@ -1,0 +1,156 @@
+"""One row of attention, without turning efficient attention off.
+
+Transformers looks its attention function up by a name in the config of each attention module. A tap
+gives one module a copy of its config with another name, under which a function first looks at queries
+and keys and then calls the real one. Masks, other layers and the model's config are untouched, and
+positions, norms and soft caps are already in the queries and keys, whatever the family.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from prunekit.errors import UnsupportedModel
+from prunekit.hf.slots import gather
+
+NAME = "prunekit_capture"
+TAP = "_prunekit_tap"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attending:
+    """What an attention module is about to compute.
+
+    Attributes:
+        query: Rotated and normed.
+        key: The same, past included; fewer heads than queries where they are shared.
+        mask: None (causal), a padding mask (batch, keys), or a full one, boolean or additive.
+        scaling: What products are multiplied by before the softmax.
+        softcap: The bound of Gemma's tanh; None for none.
+        window: How far back a query sees, where only a mask would say so otherwise.
+    """
+
+    query: Float[Tensor, "batch heads queries dim"]
+    key: Float[Tensor, "batch kv_heads keys dim"]
+    mask: Tensor | None
+    scaling: float
+    softcap: float | None
+    window: int | None
+
+    def rows(self, wanted: Int[Tensor, "batch wanted"]) -> Float[Tensor, "batch heads wanted keys"]:
+        """The softmax attention of the wanted queries, in float32."""
+        wanted = wanted.to(self.query.device)
+        query = gather(self.query, wanted, -2)
+        batch, heads, count, dim = query.shape
+        shared = query.reshape(batch, self.key.shape[1], -1, dim).float()
+        products = (shared @ self.key.float().mT).view(batch, heads, count, -1) * self.scaling
+        if self.softcap is not None:
+            products = torch.tanh(products / self.softcap) * self.softcap
+        return self._masked(products, wanted).softmax(-1)
+
+    def _masked(self, products: Tensor, wanted: Int[Tensor, "batch wanted"]) -> Tensor:
+        if self.mask is not None and self.mask.ndim == 4:
+            mask = gather(self.mask, wanted, -2)
+            return products.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else products + mask
+        hidden = ~self._causal(wanted)
+        if self.mask is not None:
+            hidden = hidden | ~self.mask[:, None, None, -products.shape[-1] :].bool()
+        return products.masked_fill(hidden, -torch.inf)
+
+    def _causal(self, wanted: Int[Tensor, "batch wanted"]) -> Bool[Tensor, "batch 1 wanted keys"]:
+        keys = self.key.shape[-2]
+        place = (wanted + keys - self.query.shape[-2])[:, None, :, None]
+        column = torch.arange(keys, device=wanted.device)
+        near = place - column < (self.window or keys)
+        return (column <= place) & near
+
+
+class Captured(Exception):
+    """Ends a pass through a layer that was run only to see its attention."""
+
+
+class Tap:
+    """Lets `see` look at what one attention module computes, between `open` and `close`."""
+
+    def __init__(self, attention: nn.Module, see: Callable[[nn.Module, Attending], None]) -> None:
+        self._attention = attention
+        self._see = see
+        self._config: Any = attention.config
+        self._function = _attention_function(attention)
+
+    def open(self) -> None:
+        """Swaps the module's config for a copy."""
+        tapped = copy.copy(self._config)
+        tapped._attn_implementation_internal = NAME
+        setattr(tapped, TAP, self)
+        self._attention.config = tapped  # pyright: ignore[reportArgumentType]
+
+    def close(self) -> None:
+        """Puts the module's own config back."""
+        self._attention.config = self._config
+
+    def run(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        **settings: Any,
+    ) -> Any:
+        """Looks, then computes the attention as the module would have, its own config in place."""
+        tapped = self._attention.config
+        self._see(self._attention, _attending(self._attention, query, key, mask, settings))
+        self.close()
+        try:
+            return self._function(self._attention, query, key, value, mask, **settings)
+        finally:
+            self._attention.config = tapped
+
+
+def _attending(
+    attention: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, settings: dict[str, Any]
+) -> Attending:
+    if settings.get("s_aux") is not None:
+        raise UnsupportedModel(
+            f"{type(attention).__name__} has attention sinks, which prunekit does not score yet."
+        )
+    return Attending(
+        query.detach(),
+        key.detach(),
+        mask if isinstance(mask, Tensor) else None,
+        settings.get("scaling") or query.shape[-1] ** -0.5,
+        settings.get("softcap"),
+        getattr(attention, "sliding_window", None),
+    )
+
+
+def _attention_function(attention: nn.Module) -> Callable[..., Any]:
+    """The function the module would call, found where its own code looks for it."""
+    scope = inspect.unwrap(type(attention).forward).__globals__
+    name = getattr(attention.config, "_attn_implementation", None)
+    functions = {"eager": scope.get("eager_attention_forward"), **scope.get("ALL_ATTENTION_FUNCTIONS", {})}
+    if functions.get(name) is None:
+        raise UnsupportedModel(
+            f"{type(attention).__name__} does not compute its attention ({name}) through transformers' "
+            "attention interface, so prunekit cannot see it. Use a pipeline without TextAttention."
+        )
+    return functions[name]
+
+
+def _capture(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **settings: Any
+) -> Any:
+    tap: Tap = getattr(module.config, TAP)
+    return tap.run(query, key, value, mask, **settings)
+
+
+AttentionInterface.register(NAME, _capture)

@@ -1,0 +1,29 @@
+"""A cache that can be read and does not grow: for seeing a layer's attention before the layer runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import Cache
+
+Heads = Float[Tensor, "batch heads tokens dim"]
+
+
+class Glance:
+    """Answers `update` as the cache would, and leaves the cache as it is."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+
+    def update(
+        self, key_states: Heads, value_states: Heads, layer_idx: int, *_rest: Any, **_more: Any
+    ) -> tuple[Heads, Heads]:
+        """The held keys and values of a layer with the new ones behind them."""
+        layers = self._cache.layers
+        held: Any = layers[layer_idx] if layer_idx < len(layers) else None
+        if held is None or not held.is_initialized or not held.keys.numel():
+            return key_states, value_states
+        return torch.cat([held.keys, key_states], -2), torch.cat([held.values, value_states], -2)

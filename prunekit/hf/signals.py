@@ -1,0 +1,90 @@
+"""What stages asked to have captured, as values over the visual tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from prunekit.errors import PrunekitError, UnsupportedModel
+from prunekit.hf.capture import Attending
+from prunekit.hf.forward import ForwardPass
+from prunekit.hf.grids import Grid
+from prunekit.hf.padding import padded_shares
+from prunekit.hf.places import Places
+from prunekit.tokens import PaddedShare, Signal, TextAttention
+
+
+def text_attention(needs: Collection[Signal], layer: Literal["previous", "same"]) -> list[TextAttention]:
+    """The attention signals among the needs that are seen in this layer."""
+    return [need for need in needs if isinstance(need, TextAttention) and need.layer == layer]
+
+
+def refuse_unknown(needs: Collection[Signal]) -> None:
+    """Refuses signals that this attachment does not capture.
+
+    Raises:
+        UnsupportedModel: A signal is of an unknown kind.
+    """
+    for need in needs:
+        if not isinstance(need, (TextAttention, PaddedShare)):
+            raise UnsupportedModel(
+                f"Attaching to a transformers model does not capture {need}. Captured are: TextAttention, "
+                "PaddedShare."
+            )
+
+
+def attention_to_visual(
+    signal: TextAttention, attending: Attending, forward: ForwardPass, places: Places
+) -> Float[Tensor, "batch heads tokens"]:
+    """The attention that the prompt's text pays to each visual token, in [0, 1]; 0 where padded.
+
+    Raises:
+        PrunekitError: The attention is not finite.
+    """
+    queries, counted = prompt_queries(signal.query, forward.visual, forward.real)
+    rows = attending.rows(queries)[..., -forward.length :].to(queries.device)
+    rows = rows.masked_fill(~counted[:, None, :, None], 0)
+    mean = rows.sum(2) / counted.sum(1)[:, None, None]
+    values = places.pick(mean)
+    if not bool(values.isfinite().all()):
+        raise PrunekitError(
+            f"The model's attention is not finite, so {signal} says nothing. Its activations overflow: "
+            "run it in bfloat16 or float32."
+        )
+    return values
+
+
+def prompt_queries(
+    query: Literal["last", "mean"],
+    visual: Bool[Tensor, "batch length"],
+    real: Bool[Tensor, "batch length"],
+) -> tuple[Int[Tensor, "batch queries"], Bool[Tensor, "batch queries"]]:
+    """The columns whose attention counts, and which of them do.
+
+    `last` is the last token of each row that is no padding; `mean` all text tokens after its last visual
+    token, or the last token where the prompt ends in an image.
+    """
+    ordinal = torch.arange(1, real.shape[1] + 1, device=real.device)
+    last = (real * ordinal).argmax(1, keepdim=True)
+    if query == "last":
+        return last, torch.ones_like(last, dtype=torch.bool)
+    after = real & (ordinal > (visual * ordinal).amax(1, keepdim=True))
+    after = after.scatter(1, last, True)
+    most = int(after.sum(1).max())
+    columns = after.int().argsort(dim=1, descending=True, stable=True)[:, :most]
+    return columns, after.gather(1, columns)
+
+
+def padding_of(pixels: object, grids: list[Grid], places: Places) -> Float[Tensor, "batch tokens"]:
+    """The share of each visual token's patch that is padding around its image; 0 where padded.
+
+    Raises:
+        UnsupportedModel: The pictures cannot be matched with the planes.
+    """
+    shares = torch.cat(padded_shares(pixels, grids)).float().to(places.index.device)
+    values = torch.zeros(places.present.shape, device=places.index.device)
+    return values.masked_scatter(places.present, shares)

@@ -1,0 +1,148 @@
+"""What is done to a pruned cache is done to prunekit's book of it as well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import transformers as hf
+from choosing import every, keep_all, top
+from families import IMAGE, Case, gemma3, llava, noise
+from masked import dropped_columns, masked
+from torch import Tensor
+
+from prunekit import TextAttention
+from prunekit.hf import attach
+
+IMPLEMENTATIONS = pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+
+
+@pytest.fixture
+def case() -> Case:
+    return llava("sdpa", [[16, 16], [16]])
+
+
+def said(mask: Tensor, ids: Tensor, **more: Any) -> dict[str, Any]:
+    """Inputs for new tokens after everything the mask covers, positions counted without padding."""
+    mask = torch.cat([mask, torch.ones_like(ids)], 1)
+    positions = (mask.cumsum(1) - 1)[:, -ids.shape[1] :]
+    return {"input_ids": ids, "attention_mask": mask, "position_ids": positions, **more}
+
+
+def test_cropping_takes_back_what_was_said_since(case: Case) -> None:
+    right, wrong = torch.tensor([[31, 32], [33, 34]]), torch.tensor([[41, 42, 43], [44, 45, 46]])
+    mask = case.inputs["attention_mask"]
+    with torch.no_grad(), attach(case.model, every(3), layer=2):
+        plain = case.model(**case.inputs).past_key_values
+        expected = case.model(**said(mask, right, past_key_values=plain)).logits
+        cropped = case.model(**case.inputs).past_key_values
+        case.model(**said(mask, wrong, past_key_values=cropped))
+        cropped.crop(-3)
+        assert torch.equal(case.model(**said(mask, right, past_key_values=cropped)).logits, expected)
+
+
+@IMPLEMENTATIONS
+def test_repeating_and_selecting_rows(case: Case, implementation: str) -> None:
+    case = llava(implementation, [[16, 16], [16]])
+    ids = torch.tensor([[31, 32], [33, 34]])
+    mask = case.inputs["attention_mask"]
+    with torch.no_grad(), attach(case.model, every(3), layer=2, positions="repack"):
+        plain = case.model(**case.inputs).past_key_values
+        expected = case.model(**said(mask, ids, past_key_values=plain)).logits
+        doubled = case.model(**case.inputs).past_key_values
+        doubled.batch_repeat_interleave(2)
+        doubled.batch_select_indices(torch.tensor([3, 0]))
+        swapped = case.model(**said(mask.flip(0), ids.flip(0), past_key_values=doubled)).logits
+    torch.testing.assert_close(swapped.flip(0), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_an_emptied_cache_is_like_new(case: Case) -> None:
+    with torch.no_grad(), attach(case.model, every(3), layer=2):
+        out = case.model(**case.inputs)
+        cache = out.past_key_values
+        cache.reset()
+        if cache.get_seq_length():
+            pytest.skip("this release of transformers keeps the length of an emptied cache")
+        assert not [name for name in cache.__dict__ if name in type(cache).__dict__ or "prunekit" in name]
+        assert torch.equal(case.model(**case.inputs, past_key_values=cache).logits, out.logits)
+
+
+def test_a_cache_made_without_a_config(case: Case) -> None:
+    settings = {"max_new_tokens": 4, "do_sample": False}
+    with torch.no_grad(), attach(case.model, every(3), layer=2):
+        given = case.model.generate(**case.inputs, past_key_values=hf.DynamicCache(), **settings)
+        assert torch.equal(given, case.model.generate(**case.inputs, **settings))
+
+
+@IMPLEMENTATIONS
+@pytest.mark.parametrize("layer", [1, 2, 4])
+def test_an_image_after_a_turn_of_words(implementation: str, layer: int) -> None:
+    case = llava(implementation, [[], []])
+    need = TextAttention()
+    mask = case.inputs["attention_mask"]
+    ids = torch.tensor([[31, *[IMAGE] * 16, 32, 33], [34, *[IMAGE] * 16, 35, 36]])
+    pixels = noise(2, 3, 32, 32)
+    with torch.no_grad(), attach(case.model, top(0.3, need), layer=layer, needs=[need]) as pruning:
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        cache = case.model(**case.inputs, position_ids=positions).past_key_values
+        pruned = case.model(**said(mask, ids, past_key_values=cache, pixel_values=pixels)).logits
+    everything = torch.cat([case.inputs["input_ids"], ids], 1)
+    dropped = dropped_columns(everything, pruning.selections[0].kept)
+    with masked(case.model, dropped, layer) as reference, torch.no_grad():
+        told = torch.cat([mask, torch.ones_like(ids)], 1)
+        whole = reference(
+            input_ids=everything, attention_mask=told, pixel_values=pixels, use_cache=False
+        ).logits
+    kept = ~dropped[:, -ids.shape[1] :]
+    expected = whole[:, -ids.shape[1] :]
+    torch.testing.assert_close(pruned[kept], expected[kept], atol=1e-4, rtol=1e-4)
+
+
+def test_sliding_layers_outrun_by_the_answer() -> None:
+    """More steps than the window is wide, so that its layers forget what they were given."""
+    case = gemma3("sdpa")
+    settings = {
+        "max_new_tokens": 30,
+        "do_sample": False,
+        "output_logits": True,
+        "return_dict_in_generate": True,
+    }
+    with torch.no_grad():
+        with attach(case.model, top(0.3), layer=2) as pruning:
+            pruned = case.model.generate(**case.inputs, **settings)
+        dropped = dropped_columns(case.inputs["input_ids"], pruning.selections[0].kept)
+        with masked(case.model, dropped, 2) as reference:
+            expected = reference.generate(**case.inputs, **settings, use_cache=False)
+    assert torch.equal(pruned.sequences, expected.sequences)
+    torch.testing.assert_close(torch.stack(pruned.logits), torch.stack(expected.logits), atol=1e-4, rtol=1e-4)
+
+
+def test_other_forms_of_output(case: Case) -> None:
+    length = case.inputs["input_ids"].shape[1]
+    with torch.no_grad(), attach(case.model, every(4), layer=2):
+        out = case.model(**case.inputs, output_hidden_states=True)
+        assert torch.equal(case.model(**case.inputs, return_dict=False)[0], out.logits)
+        with torch.inference_mode():
+            assert torch.equal(case.model(**case.inputs).logits, out.logits)
+    assert [states.shape[1] for states in out.hidden_states[:3]] == [length] * 3
+    assert {states.shape[1] for states in out.hidden_states[4:]} == {
+        out.past_key_values.layers[4].get_seq_length()
+    }
+
+
+def test_gradients_reach_what_was_kept(case: Case) -> None:
+    case.model.train()
+    labels = case.inputs["input_ids"].masked_fill(case.visual | (case.inputs["attention_mask"] == 0), -100)
+    losses = []
+    for select in (keep_all, every(2)):
+        case.model.zero_grad()
+        need = TextAttention(layer="same")
+        with attach(case.model, select, layer=2, needs=[need]):
+            loss = case.model(**case.inputs, labels=labels).loss
+            loss.backward()
+        losses.append(loss.item())
+        gradient = case.model.model.multi_modal_projector.linear_1.weight.grad
+        assert gradient.isfinite().all()
+        assert gradient.any()
+    assert losses[0] != losses[1]
