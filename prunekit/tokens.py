@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from prunekit.errors import TokenError, UnknownName
+from prunekit.kernels.ranking import packed_key
 
 if TYPE_CHECKING:
     from prunekit.graph import Graph
@@ -152,12 +153,13 @@ class Bias:
     epsilon: float = 1e-7
 
     def remove(self, scores: Scores) -> Scores:
-        """The scores freed of this bias, in float32 at least."""
+        """The scores freed of this bias, in float32."""
+        scores, values = scores.float(), self.values.float()
         if self.removal == "ratio":
-            return scores / (self.values + self.epsilon)
+            return scores / (values + self.epsilon)
         if self.removal == "difference":
-            return scores - self.values
-        return scores * self.values
+            return scores - values
+        return scores * values
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -278,5 +280,4 @@ class Selection:
         near = self.graph.adjacent(rows, everyone.expand(batch, -1))[sample, 0] & self.suppressing[sample]
         if not bool(near.any()):
             return None
-        scores = self.debiased[sample].masked_fill(~near, -torch.inf)
-        return int((near & (scores == scores.max())).long().argmax())
+        return int(packed_key(self.debiased[sample][None], near[None]).argmax())

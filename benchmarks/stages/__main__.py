@@ -4,8 +4,8 @@
     python -m benchmarks.stages --smoke          # one small size, to see that it runs
 
 Each row is one size of problem. `Gram` is the full cosine matrix, which a selection that builds its graph
-first pays at least; `dense` builds that graph and then takes the same greedy independent set from it. D²Pruner's
-selection is compared with both, on the same tokens, and must give the same tokens as `dense`.
+first pays at least; `dense` builds that graph and then takes the same greedy independent set from it.
+D²Pruner's selection is compared with both, on the same tokens, and must give the same tokens as `dense`.
 Medians after warm-up, one thread. Features are synthetic: regions of like tokens, with noise.
 """
 

@@ -34,13 +34,16 @@ class Cosine(GraphBuilder):
 
         def rule(rows: Tensor, columns: Tensor) -> Tensor:
             likeness = cosine(tokens.features, rows, columns)
-            return ((likeness - least) / (largest - least)).clamp(min=0)
+            return ((likeness - least) / (largest - least)).clamp(0, 1)
 
         return ImplicitGraph(tokens.present, rule, self.above)
 
 
 def _cosine_range(tokens: TokenBatch, block: int = 256) -> tuple[Tensor, Tensor]:
-    """The least and the largest cosine among the present tokens of each sample, block by block."""
+    """The least and the largest cosine among the present tokens of each sample, block by block.
+
+    Kept apart, so that the rounding of a constant image is not stretched into similarities.
+    """
     everyone = everywhere(tokens.present)
     least = torch.full((len(everyone), 1, 1), 1.0, device=everyone.device)
     largest = -least
@@ -51,7 +54,7 @@ def _cosine_range(tokens: TokenBatch, block: int = 256) -> tuple[Tensor, Tensor]
         low = likeness.masked_fill(~real, 1.0).amin((-2, -1), keepdim=True)
         high = likeness.masked_fill(~real, -1.0).amax((-2, -1), keepdim=True)
         least, largest = least.minimum(low), largest.maximum(high)
-    return least, largest.maximum(least + 1e-7)
+    return least, largest.maximum(least + 1e-5)
 
 
 @hookimpl

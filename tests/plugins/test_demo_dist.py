@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-
-from tests.plugins.environment import Environment
+from environment import Environment
 
 BROKEN = """
 [build-system]

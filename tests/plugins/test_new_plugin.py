@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.plugins.environment import Environment
+from environment import Environment
 
 
 def test_the_project_passes_its_own_tests(tmp_path: Path):

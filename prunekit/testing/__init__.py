@@ -1,0 +1,15 @@
+"""For authors of stages: laws, cases that break what does not keep them, and one line to run both.
+
+    from prunekit.testing import conformance
+
+    def test_my_stage():
+        conformance(MyStage())
+
+Needs the extra `testing` (Hypothesis).
+"""
+
+from prunekit.testing.conformance import conformance, holds
+from prunekit.testing.laws import LAWS, Case, Law, Subject
+from prunekit.testing.strategies import Choice, choices, token_sets
+
+__all__ = ["LAWS", "Case", "Choice", "Law", "Subject", "choices", "conformance", "holds", "token_sets"]

@@ -1,0 +1,94 @@
+"""Every registered stage and every shipped pipeline, held to the laws by the same line strangers use."""
+
+from importlib.util import find_spec
+
+import pytest
+
+import prunekit as pk
+from prunekit.testing import conformance
+
+SCORES_ARE_IGNORED = "it does not look at scores"
+MAY_RUN_DRY = "an independent set may run dry before the room is used"
+FARTHEST = "scores matter for the first token alone; then the farthest is next"
+
+FIELDS = {
+    "all_of": {"of": ["cosine", {"use": "grid", "falloff": "radius"}]},
+    "any_of": {"of": ["cosine", "grid"]},
+    "blend": {"semantic": "cosine", "spatial": "grid"},
+}
+"""What stages that cannot be made without it are given."""
+
+EXEMPT = {
+    "mis": {"uses_all_room": MAY_RUN_DRY},
+    "random": {"breaks_ties_by_index": SCORES_ARE_IGNORED, "ranks_nan_last": SCORES_ARE_IGNORED},
+    "uniform_grid": {
+        "breaks_ties_by_index": SCORES_ARE_IGNORED,
+        "ranks_nan_last": SCORES_ARE_IGNORED,
+        "is_nested": "a wider lattice is another lattice",
+    },
+}
+
+VARIANTS = [
+    ("importance", "text_attention", {"heads": "max", "query": "mean", "layer": "same"}, {}),
+    ("importance", "feature_norm", {"order": 1}, {}),
+    ("bias", "measured", {"removal": "difference", "layout": "whole", "resize": "linear"}, {}),
+    ("graph", "cosine", {"scaling": "shift"}, {}),
+    ("graph", "cosine", {"scaling": "min_max"}, {}),
+    ("graph", "cosine", {"above": 0.0}, {}),
+    ("graph", "grid", {"falloff": "gaussian", "above": 0.3}, {}),
+    ("graph", "grid", {"falloff": "radius", "radius": 2}, {}),
+    ("graph", "blend", {**FIELDS["blend"], "alpha": 1.0}, {}),
+    ("graph", "blend", {**FIELDS["blend"], "alpha": 0.0}, {}),
+    ("graph", "blend", {"semantic": {"use": "blend", **FIELDS["blend"]}, "spatial": "grid"}, {}),
+    ("graph", "faiss_knn", {"k": 1, "above": 0.0}, {}),
+    (
+        "graph",
+        "faiss_knn",
+        {"k": 1, "certify": False},
+        {"follows_the_tokens": "which of several equally near neighbours are the k nearest is up to FAISS"},
+    ),
+    ("select", "mis", {"around_kept": "suppress"}, {"uses_all_room": MAY_RUN_DRY}),
+    ("select", "top_k", {"share": 0.7}, {"uses_all_room": "it leaves room on purpose"}),
+    (
+        "select",
+        "fill",
+        {"by": "farthest"},
+        {
+            "breaks_ties_by_index": FARTHEST,
+            "ranks_nan_last": FARTHEST,
+            "follows_the_tokens": "equally far tokens are ties, which fall to the lowest index",
+        },
+    ),
+]
+
+
+def made(kind, name, fields, prior_file):
+    """The stage of that kind and name, made the way a pipeline file makes it."""
+    if name == "measured":
+        fields = {"prior": str(prior_file), **fields}
+    if name == "faiss_knn" and find_spec("faiss") is None:
+        pytest.skip("FAISS is not installed: pip install 'prunekit[faiss-cpu]'")
+    registry = pk.installed()
+    return registry.stage(kind, name).model_validate({"use": name, **fields}, context={"registry": registry})
+
+
+@pytest.mark.parametrize("kind, name", [(entry.kind, entry.name) for entry in pk.installed().stages])
+def test_stage(kind, name, prior_file):
+    conformance(made(kind, name, FIELDS.get(name, {}), prior_file), exempt=EXEMPT.get(name, {}))
+
+
+@pytest.mark.parametrize("kind, name, fields, exempt", VARIANTS)
+def test_stage_with_other_values(kind, name, fields, exempt, prior_file):
+    conformance(made(kind, name, fields, prior_file), exempt=exempt, examples=25)
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in pk.installed().pipelines])
+def test_pipeline(name, prior_file):
+    pipeline = pk.load(name)
+    bound = [made("bias", bias.use, {}, prior_file) for bias in pipeline.bias]
+    conformance(pipeline.swap(bias=bound))
+
+
+@pytest.mark.parametrize("select", [["mis"], [{"use": "top_k", "share": 0.01}], ["mis", "uniform_grid"]])
+def test_room_that_no_selector_uses_is_filled(select):
+    conformance(pk.load("fastv").swap(graph={"use": "cosine", "above": 0.0}, select=select))

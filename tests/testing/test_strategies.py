@@ -1,0 +1,101 @@
+"""The strategies make what they say: every awkward case turns up, and all is exact."""
+
+import pytest
+import torch
+from hypothesis import find, given, settings
+
+import prunekit as pk
+from prunekit.graph import everywhere
+from prunekit.kernels.cosine import cosine
+from prunekit.testing import choices, token_sets
+
+ATTENTION, PADDED = pk.TextAttention(), pk.PaddedShare()
+
+
+def real_features(tokens):
+    return tokens.features[tokens.present]
+
+
+def real_attention(tokens):
+    return tokens.signals[ATTENTION].movedim(1, -1)[tokens.present]
+
+
+def raster(tokens):
+    """One number a token of the first sample, which grows along the raster."""
+    return (tokens.positions[0, tokens.present[0]] * torch.tensor([100, 10, 1])).sum(-1)
+
+
+AWKWARD_TOKENS = {
+    "no token at all": lambda t: t.features.shape[1] == 0,
+    "an empty sample beside a full one": lambda t: (t.counts == 0).any() and t.counts.any(),
+    "one token": lambda t: (t.counts == 1).any(),
+    "three planes": lambda t: t.positions[t.present][:, 0].unique().numel() == 3,
+    "not in raster order": lambda t: (raster(t).diff() < 0).any(),
+    "padding in front": lambda t: (~t.present[:, :1] & t.present.any(-1, keepdim=True)).any(),
+    "padding behind": lambda t: (~t.present[:, -1:] & t.present.any(-1, keepdim=True)).any(),
+    "garbage in padding": lambda t: t.features[~t.present].isnan().any(),
+    "float16": lambda t: t.features.dtype == torch.float16,
+    "bfloat16": lambda t: t.features.dtype == torch.bfloat16,
+    "NaN features": lambda t: real_features(t).isnan().any(),
+    "infinite features": lambda t: real_features(t).isinf().any(),
+    "NaN attention": lambda t: real_attention(t).isnan().any(),
+    "zero vectors": lambda t: (real_features(t) == 0).all(-1).any(),
+    "huge features": lambda t: (real_features(t).nan_to_num(0, 0, 0).abs() > 1e20).any(),
+    "copies": lambda t: len(real_features(t).unique(dim=0)) < len(real_features(t)) > 4,
+}
+
+AWKWARD_CHOICES = {
+    "constant scores": lambda c: (c.scores == 1).all() and c.scores.numel() > 4,
+    "distinct scores": lambda c: c.scores.unique().numel() == c.scores.numel() > 4,
+    "NaN scores": lambda c: c.scores.isnan().any(),
+    "infinite scores": lambda c: c.scores.isinf().any(),
+    "huge scores": lambda c: (c.scores == 3e38).any(),
+    "no edge": lambda c: not c.edges.any() and c.edges.numel() > 4,
+    "all edges": lambda c: c.edges.sum() == c.edges.numel() - c.scores.numel() > 4,
+    "some kept": lambda c: c.kept.any() and (c.tokens.present & ~c.kept).any(),
+    "no room": lambda c: (c.room == 0).any() and (c.room > 0).any(),
+}
+
+
+@pytest.mark.parametrize("what", AWKWARD_TOKENS.values(), ids=AWKWARD_TOKENS)
+def test_awkward_tokens_turn_up(what):
+    turns_up(token_sets(needs={ATTENTION, PADDED}), what)
+
+
+@pytest.mark.parametrize("what", AWKWARD_CHOICES.values(), ids=AWKWARD_CHOICES)
+def test_awkward_choices_turn_up(what):
+    turns_up(choices(), what)
+
+
+def turns_up(strategy, what):
+    few = settings(max_examples=400, database=None)
+    find(strategy, lambda case: bool(what(case)), settings=few)
+
+
+@settings(max_examples=50)
+@given(token_sets(needs={ATTENTION}))
+def test_all_numbers_are_exact(tokens):
+    everyone = everywhere(tokens.present)
+    both = tokens.present[:, :, None] & tokens.present[:, None]
+    quarters = 4 * cosine(tokens.features, everyone, everyone)[both]
+    assert torch.equal(quarters, quarters.round())
+    finite = tokens.signals[ATTENTION].float().nan_to_num(0, 0, 0)
+    assert torch.equal(1024 * finite, (1024 * finite).round())
+
+
+@settings(max_examples=50)
+@given(choices())
+def test_choices_never_offer_more_room_than_is_left(choice):
+    left = (choice.tokens.present & ~choice.kept).sum(-1)
+    assert ((choice.room >= 0) & (choice.room <= left)).all()
+    assert not (choice.kept & ~choice.tokens.present).any()
+    dense = choice.candidates.graph.to_dense()
+    assert not (dense & ~choice.edges).any()
+
+
+@settings(max_examples=50)
+@given(token_sets(needs={ATTENTION, PADDED}, spoilt=False, dtypes=(torch.float32,)))
+def test_unspoilt_sets_hold_finite_numbers_but_for_padding(tokens):
+    assert real_features(tokens).isfinite().all()
+    assert real_attention(tokens).isfinite().all()
+    assert (real_attention(tokens).sum(0) <= 1).all() or len(tokens.features) > 1
