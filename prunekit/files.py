@@ -31,7 +31,8 @@ class _Loader(yaml.SafeLoader):
             (tag, pattern)
             for tag, pattern in resolvers
             if tag not in {"tag:yaml.org,2002:bool", "tag:yaml.org,2002:float",
-                           "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp"}
+                           "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp",
+                           "tag:yaml.org,2002:merge", "tag:yaml.org,2002:value"}
         ]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }  # fmt: skip
@@ -40,16 +41,26 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^(?:[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
-        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
-    ),
-    list("-+0123456789."),
+_FLOAT = re.compile(
+    r"^(?:[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
+    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
 )
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 _Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that puts quotes around words which `_Loader` would take for numbers, or not read at all."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+_Dumper.add_representer(
+    str,
+    lambda dumper, word: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", word, style=None if word.isprintable() else '"'
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +131,7 @@ def to_yaml(pipeline: Pipeline) -> str:
     """The pipeline as YAML with every value written out; `load` gives the same pipeline back."""
     data = pipeline.model_dump(mode="json")
     data["bias"] = data["bias"][0] if len(data["bias"]) == 1 else data["bias"] or None
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def with_settings(pipeline: Pipeline, settings: Sequence[str]) -> Pipeline:
@@ -154,6 +165,8 @@ def _put(data: Any, path: list[str], value: object, setting: str) -> None:
         _inside(cast("list[object]", held), last, setting)
         held[int(last)] = value
     elif isinstance(held, dict):
+        if last == "use" and held.get("use") != value:
+            held.clear()  # another stage has other fields
         held[last] = value
     else:
         raise ConfigError(f"--set {setting}: {'.'.join(blocks)} holds no fields.")

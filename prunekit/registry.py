@@ -173,7 +173,7 @@ def _declared() -> Iterator[EntryPoint]:
 
 def _answers(manager: pluggy.PluginManager, hook: str) -> Iterator[tuple[str, Any]]:
     """What each plugin answers to a hook, in the order they were registered."""
-    for implementation in reversed(getattr(manager.hook, hook).get_hookimpls()):
+    for implementation in getattr(manager.hook, hook).get_hookimpls():
         try:
             yield implementation.plugin_name, implementation.function()
         except Exception as error:

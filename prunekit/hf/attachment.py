@@ -17,6 +17,7 @@ from prunekit.hf.decoder import Decoder, find_decoder
 from prunekit.hf.flops import Shape
 from prunekit.hf.grids import Adapter
 from prunekit.hf.hooks import Hooks
+from prunekit.hf.pruner import Pruner
 from prunekit.hf.pruning import Pruning
 from prunekit.hf.rotary import Rotary
 from prunekit.hf.signals import refuse_unknown
@@ -55,7 +56,8 @@ def attach(
         layer: The first decoder layer to run on fewer tokens, from 1 to the number of layers - 1.
         needs: What `select` wants to find in `TokenBatch.signals`. `TextAttention(layer="same")` costs the
             query and key projections of one more layer.
-        positions: `keep` leaves each token its rotary position; `repack` closes the gaps, from `layer` on.
+        positions: `keep` leaves each token its rotary position; `repack` closes the gaps from `layer` on, so
+            that the tokens of a row stand at 0, 1, 2, … (Sliding windows go by the old distances either way.)
         adapters: Asked in order for the grid of the visual tokens, before the generic rule.
 
     Raises:
@@ -94,7 +96,8 @@ class Attachment:
         with ExitStack() as stack:
             _attached.add(module)
             stack.callback(_attached.discard, module)
-            Hooks(decoder, self._chooser, self._rotary, pruning).install(stack)
+            pruner = Pruner(decoder, self._chooser, self._rotary)
+            Hooks(decoder, pruner, pruning).install(stack, frozenset(self._chooser.needs))
             self._stack = stack.pop_all()
         return pruning
 

@@ -81,7 +81,7 @@ class Captured(Exception):
 class Tap:
     """Lets `see` look at what one attention module computes, between `open` and `close`."""
 
-    def __init__(self, attention: nn.Module, see: Callable[[nn.Module, Attending], None]) -> None:
+    def __init__(self, attention: nn.Module, see: Callable[[Attending], None]) -> None:
         self._attention = attention
         self._see = see
         self._config: Any = attention.config
@@ -108,7 +108,7 @@ class Tap:
     ) -> Any:
         """Looks, then computes the attention as the module would have, its own config in place."""
         tapped = self._attention.config
-        self._see(self._attention, _attending(self._attention, query, key, mask, settings))
+        self._see(_attending(self._attention, query, key, mask, settings))
         self.close()
         try:
             return self._function(self._attention, query, key, value, mask, **settings)

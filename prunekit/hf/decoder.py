@@ -14,7 +14,7 @@ from prunekit.errors import UnsupportedModel
 from prunekit.hf.places import visual_token_ids
 
 _GROWING = (DynamicLayer, DynamicSlidingWindowLayer)
-_ONE_BY_ONE = {
+_NOT_IN_ONE_PIECE = {
     "assistant_model": "assisted decoding",
     "prompt_lookup_num_tokens": "prompt lookup decoding",
     "prefill_chunk_size": "prefill in chunks",
@@ -148,7 +148,7 @@ def refuse_generation(model: PreTrainedModel, settings: Mapping[str, Any]) -> No
         UnsupportedModel: Assisted or prompt-lookup decoding, prefill in chunks.
     """
     config = settings.get("generation_config") or model.generation_config
-    for name, what in _ONE_BY_ONE.items():
+    for name, what in _NOT_IN_ONE_PIECE.items():
         if settings.get(name, getattr(config, name, None)) is not None:
             raise UnsupportedModel(
                 f"generate(…, {name}=…): with {what} the model does not read the prompt in one piece, so "

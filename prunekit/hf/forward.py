@@ -96,6 +96,7 @@ class Plan:
         past: How many columns of the unpruned sequence came before this pass.
         length: How many it adds.
         moved: How many positions each query moves back when positions are repacked.
+        shift: How many the next token of each row does.
         rotary: Makes the embedding of moved positions; None where positions are kept.
         cache: The cache, for what its sliding layers still hold.
     """
@@ -106,6 +107,7 @@ class Plan:
     past: int
     length: int
     moved: Int[Tensor, "batch queries"]
+    shift: Int[Tensor, "batch 1"]
     rotary: Rotary | None
     cache: Cache | None
     _made: dict[Any, tuple[Any, Any]] = field(default_factory=dict[Any, tuple[Any, Any]])
@@ -134,24 +136,25 @@ class Plan:
         ledger = Ledger.of(cache)
         start, stop, device = forward.past, forward.past + forward.length, forward.real.device
         held = ledger.keys if ledger else all_columns(forward.batch, 0, start, device)
-        moved = ledger.shift if ledger else torch.zeros(forward.batch, 1, dtype=torch.long, device=device)
+        shift = ledger.shift if ledger else torch.zeros(forward.batch, 1, dtype=torch.long, device=device)
         if slots is None or keep is None:
-            new, moved = all_columns(forward.batch, start, stop, device), moved.expand(-1, forward.length)
+            new, moved = all_columns(forward.batch, start, stop, device), shift.expand(-1, forward.length)
         else:
             new = Keys(slots.source + start, slots.valid, slots.full)
-            moved = moved + (~keep).cumsum(1).gather(1, slots.source)
-        return cls(decoder, slots, held.then(new), start, forward.length, moved, rotary, cache)
+            before = (~keep).cumsum(1)
+            moved, shift = shift + before.gather(1, slots.source), shift + before[:, -1:]
+        return cls(decoder, slots, held.then(new), start, forward.length, moved, shift, rotary, cache)
 
-    def enter(self, keep: Keep) -> None:
-        """Enters this pass in the ledger of the cache, if there is a cache."""
+    def enter(self) -> None:
+        """Enters this pass in the ledger of the cache, once it has gone well."""
         if self.cache is None:
             return
-        ledger, dropped = Ledger.of(self.cache), (~keep).sum(1, keepdim=True)
+        ledger = Ledger.of(self.cache)
         missing = self.past + self.length - self.keys.index.shape[1]
         if ledger is None:
-            Ledger(self.cache, self.decoder.layer, self.keys, dropped, missing)
+            Ledger(self.cache, self.decoder.layer, self.keys, self.shift, missing)
         else:
-            ledger.write(self.keys, ledger.shift + dropped, missing)
+            ledger.write(self.keys, self.shift, missing)
 
     def states(
         self, layer: int, states: Float[Tensor, "batch length dim"]

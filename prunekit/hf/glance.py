@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import Cache
 
-Heads = Float[Tensor, "batch heads tokens dim"]
+New = Float[Tensor, "batch heads new dim"]
+All = Float[Tensor, "batch heads all dim"]
 
 
 class Glance:
@@ -19,8 +20,8 @@ class Glance:
         self._cache = cache
 
     def update(
-        self, key_states: Heads, value_states: Heads, layer_idx: int, *_rest: Any, **_more: Any
-    ) -> tuple[Heads, Heads]:
+        self, key_states: New, value_states: New, layer_idx: int, *_rest: Any, **_more: Any
+    ) -> tuple[All, All]:
         """The held keys and values of a layer with the new ones behind them."""
         layers = self._cache.layers
         held: Any = layers[layer_idx] if layer_idx < len(layers) else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isqrt
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -35,6 +35,7 @@ class Grid:
         return self.planes * self.rows * self.columns
 
 
+@runtime_checkable
 class Adapter(Protocol):
     """What prunekit cannot know about a model family by itself: the grids of its visual tokens."""
 

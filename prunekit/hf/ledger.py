@@ -52,6 +52,27 @@ class Ledger:
         """The ledger of a cache; None where nothing was ever dropped from it."""
         return None if cache is None else cache.__dict__.get(NAME)
 
+    def check(self, layer: int, past: int) -> None:
+        """Refuses to go on with a cache that this ledger does not describe.
+
+        Args:
+            layer: The pruning layer of the block that wants to.
+            past: The length of the cache's first layer.
+
+        Raises:
+            PrunekitError: Another pruning layer, or tokens that came in unseen.
+        """
+        if self.layer != layer:
+            raise PrunekitError(
+                f"This cache was pruned at layer {self.layer} and cannot go on at layer {layer}: its layers "
+                "would hold different tokens. Attach with the same layer, or start with a new cache."
+            )
+        if self.keys.index.shape[1] + self.dropped != past:
+            raise PrunekitError(
+                "This pruned cache was changed outside of a `with attach(…)` block, or by a forward pass "
+                "that failed half way. Start with a new cache."
+            )
+
     def write(self, keys: Keys, shift: Int[Tensor, "batch 1"], dropped: int) -> None:
         """Enters what a forward pass adds: all keys the pruned layers hold after it."""
         self.keys, self.shift, self.dropped = keys, shift, dropped
@@ -98,7 +119,7 @@ class Ledger:
     def reset(self) -> None:
         """Forgets everything: an empty cache has nothing dropped.
 
-        Older releases of transformers only overwrite with zeros and keep the length; there, nothing is forgotten.
+        Older releases of transformers only write zeros and keep the length; there, nothing is forgotten.
         """
         self._call("reset")
         cache = self._owner()

@@ -116,7 +116,7 @@ def report(shape: Shape, layer: int, attention: str, count: int, newest: Prefill
 
 
 def _total(costs: list[tuple[float, float]] | list[tuple[int, int]]) -> Saving:
-    return Saving(sum(before for before, _ in costs), sum(after for _, after in costs))
+    return Saving(float(sum(before for before, _ in costs)), float(sum(after for _, after in costs)))
 
 
 def _each(before: tuple[int, ...], after: tuple[int, ...]) -> str:

@@ -79,7 +79,7 @@ def test_stage(kind, name, prior_file):
 
 @pytest.mark.parametrize("kind, name, fields, exempt", VARIANTS)
 def test_stage_with_other_values(kind, name, fields, exempt, prior_file):
-    conformance(made(kind, name, fields, prior_file), exempt=exempt, examples=25)
+    conformance(made(kind, name, fields, prior_file), exempt=exempt, examples=15)
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in pk.installed().pipelines])

@@ -50,7 +50,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _text(config: type | None = None, **more: Any) -> Any:
+def text_config(config: type | None = None, **more: Any) -> Any:
     sizes = {
         "vocab_size": 120,
         "hidden_size": 64,
@@ -68,7 +68,7 @@ def _text(config: type | None = None, **more: Any) -> Any:
     return sizes if config is None else config(**sizes)
 
 
-def _vision(config: type | None = None, image: int = 32, **more: Any) -> Any:
+def vision_config(config: type | None = None, image: int = 32, **more: Any) -> Any:
     sizes = {
         "hidden_size": 32,
         "intermediate_size": 64,
@@ -97,8 +97,8 @@ def _ready(model: Any, implementation: str) -> Any:
 
 def llava(implementation: str, rows: Sequence[Sequence[int]] = ((16, 16), (16,))) -> Case:
     config = hf.LlavaConfig(
-        vision_config=_vision(hf.CLIPVisionConfig),
-        text_config=_text(hf.LlamaConfig),
+        vision_config=vision_config(hf.CLIPVisionConfig),
+        text_config=text_config(hf.LlamaConfig),
         image_token_index=IMAGE,
         image_seq_length=16,
     )
@@ -120,8 +120,8 @@ PINPOINTS = [[32, 64], [64, 32], [64, 64]]
 
 def llava_next(implementation: str) -> Case:
     config = hf.LlavaNextConfig(
-        vision_config=_vision(hf.CLIPVisionConfig),
-        text_config=_text(hf.LlamaConfig),
+        vision_config=vision_config(hf.CLIPVisionConfig),
+        text_config=text_config(hf.LlamaConfig),
         image_token_index=IMAGE,
         image_grid_pinpoints=PINPOINTS,
     )
@@ -132,8 +132,8 @@ def llava_next(implementation: str) -> Case:
 
 def llava_onevision(implementation: str) -> Case:
     config = hf.LlavaOnevisionConfig(
-        vision_config=_vision(hf.SiglipVisionConfig),
-        text_config=_text(hf.Qwen2Config),
+        vision_config=vision_config(hf.SiglipVisionConfig),
+        text_config=text_config(hf.Qwen2Config),
         image_token_index=IMAGE,
         video_token_index=6,
         image_grid_pinpoints=PINPOINTS,
@@ -150,8 +150,8 @@ def llava_onevision(implementation: str) -> Case:
 
 def internvl(implementation: str) -> Case:
     config = hf.InternVLConfig(
-        vision_config=_vision(hf.InternVLVisionConfig, image_size=[64, 64], patch_size=[8, 8]),
-        text_config=_text(hf.Qwen2Config),
+        vision_config=vision_config(hf.InternVLVisionConfig, image_size=[64, 64], patch_size=[8, 8]),
+        text_config=text_config(hf.Qwen2Config),
         image_token_id=IMAGE,
         image_seq_length=16,
     )
@@ -188,7 +188,7 @@ def qwen2_5_vl(implementation: str) -> Case:
     rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0}
     config = hf.Qwen2_5_VLConfig(
         vision_config=vision,
-        text_config=_text(rope_parameters=rope),
+        text_config=text_config(rope_parameters=rope),
         image_token_id=IMAGE,
         video_token_id=6,
         vision_start_token_id=START,
@@ -218,7 +218,7 @@ def qwen3_vl(implementation: str) -> Case:
     }
     config = hf.Qwen3VLConfig(
         vision_config=vision,
-        text_config=_text(head_dim=16, rope_parameters=rope),
+        text_config=text_config(head_dim=16, rope_parameters=rope),
         image_token_id=IMAGE,
         video_token_id=6,
         vision_start_token_id=START,
@@ -230,8 +230,8 @@ def qwen3_vl(implementation: str) -> Case:
 def _idefics(model: type, config: type, implementation: str) -> Case:
     made = model(
         config(
-            vision_config=_vision(image=64, num_hidden_layers=2),
-            text_config=_text(hf.LlamaConfig),
+            vision_config=vision_config(image=64, num_hidden_layers=2),
+            text_config=text_config(hf.LlamaConfig),
             image_token_id=IMAGE,
             scale_factor=2,
             pad_token_id=PADDING,
@@ -252,14 +252,14 @@ def idefics3(implementation: str) -> Case:
 
 
 def gemma3(implementation: str) -> Case:
-    text = _text(
+    text = text_config(
         head_dim=16,
         query_pre_attn_scalar=16,
         sliding_window=12,
         layer_types=["sliding_attention", "full_attention"] * 3,
     )
     config = hf.Gemma3Config(
-        vision_config=_vision(image=64, num_hidden_layers=2),
+        vision_config=vision_config(image=64, num_hidden_layers=2),
         text_config=text,
         image_token_index=IMAGE,
         boi_token_index=START,
@@ -273,10 +273,10 @@ def gemma3(implementation: str) -> Case:
 
 
 def paligemma(implementation: str) -> Case:
-    vision = _vision(num_hidden_layers=2, model_type="siglip_vision_model", vision_use_head=False)
+    vision = vision_config(num_hidden_layers=2, model_type="siglip_vision_model", vision_use_head=False)
     config = hf.PaliGemmaConfig(
         vision_config=vision,
-        text_config=_text(model_type="gemma", head_dim=16),
+        text_config=text_config(model_type="gemma", head_dim=16),
         image_token_index=IMAGE,
         projection_dim=64,
         hidden_size=64,

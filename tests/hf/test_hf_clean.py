@@ -11,26 +11,12 @@ import pytest
 import torch
 from choosing import every, keep_all
 from families import FAMILIES, Case, llava
-from torch import nn
+from leftovers import marks
 
 from prunekit import PrunekitError, TextAttention, TokenBatch, UnsupportedModel
 from prunekit.hf import attach
 
 NEEDS = [TextAttention(), TextAttention(query="mean", layer="same")]
-
-
-def marks(model: nn.Module) -> list[Any]:
-    """Everything an attachment could leave behind: hooks, attributes, configs."""
-    found: list[Any] = []
-    for name, module in model.named_modules():
-        own = {key: id(value) for key, value in module.__dict__.items() if key not in nn.Module().__dict__}
-        hooks = {
-            key: list(value)
-            for key, value in module.__dict__.items()
-            if "hooks" in key and isinstance(value, dict)
-        }
-        found.append((name, own, hooks, id(getattr(module, "config", None))))
-    return found
 
 
 def warm(family: Callable[[str], Case]) -> Case:

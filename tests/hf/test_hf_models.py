@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers as hf
 from choosing import every
-from families import _text, _vision, llava
+from families import llava, text_config, vision_config
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -68,9 +68,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model and its processor, saved."""
     place = tmp_path_factory.mktemp("model")
     processor = llava_processor(CHAT)
-    text = _text(hf.LlamaConfig)
+    text = text_config(hf.LlamaConfig)
     config = hf.LlavaConfig(
-        vision_config=_vision(hf.CLIPVisionConfig),
+        vision_config=vision_config(hf.CLIPVisionConfig),
         text_config=text,
         image_token_index=processor.image_token_id,
         image_seq_length=16,
@@ -121,7 +121,7 @@ def test_a_model_of_the_hub_without_a_network(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_model_without_eyes(tmp_path: Path) -> None:
-    hf.LlamaForCausalLM(_text(hf.LlamaConfig)).save_pretrained(tmp_path)
+    hf.LlamaForCausalLM(text_config(hf.LlamaConfig)).save_pretrained(tmp_path)
     with pytest.raises(UnsupportedModel, match="no vision-language model"):
         load(tmp_path)
 

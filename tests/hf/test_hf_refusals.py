@@ -11,8 +11,8 @@ import pytest
 import torch
 import transformers as hf
 from choosing import every, keep_all, selection, top
-from families import IMAGE, LAYERS, Case, _text, gemma3, llava, qwen2_5_vl
-from test_hf_clean import marks
+from families import IMAGE, LAYERS, Case, gemma3, llava, qwen2_5_vl, text_config
+from leftovers import marks
 from torch import nn
 
 from prunekit import PrunekitError, Signal, TextAttention, TokenBatch, TokenError, UnsupportedModel
@@ -33,7 +33,7 @@ def test_layers_that_are_not_there(case: Case, layer: int, why: str) -> None:
 
 
 def test_a_model_without_eyes() -> None:
-    blind = hf.LlamaForCausalLM(_text(hf.LlamaConfig))
+    blind = hf.LlamaForCausalLM(text_config(hf.LlamaConfig))
     with pytest.raises(UnsupportedModel, match="no visual tokens"):
         attach(blind, keep_all, layer=2)
 
@@ -176,6 +176,8 @@ def test_a_generation_config_counts_too(case: Case) -> None:
     config = copy.deepcopy(case.model.generation_config)
     config.prompt_lookup_num_tokens = 3
     _refused(case, "prompt lookup", lambda m: m.generate(**case.inputs, generation_config=config))
+    inputs = {name: value for name, value in case.inputs.items() if name != "input_ids"}
+    _refused(case, "prompt lookup", lambda m: m.generate(case.inputs["input_ids"], config, **inputs))
 
 
 def test_static_and_offloaded_caches(case: Case) -> None:
@@ -294,6 +296,22 @@ def test_a_cache_that_went_on_outside_of_a_block(case: Case) -> None:
         case.model(**one, past_key_values=cache)
         with attach(case.model, every(2), layer=2), pytest.raises(PrunekitError, match="outside"):
             case.model(**one, past_key_values=cache)
+
+
+def test_a_cache_that_a_failed_pass_left_behind(case: Case) -> None:
+    follow = {"input_ids": torch.full((2, 2), 31)}
+
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    with torch.no_grad(), attach(case.model, every(2), layer=2):
+        cache = case.model(**case.inputs).past_key_values
+        handle = case.model.get_decoder().layers[4].register_forward_pre_hook(fail)
+        with pytest.raises(ZeroDivisionError):
+            case.model(**follow, past_key_values=cache)
+        handle.remove()
+        with pytest.raises(PrunekitError, match="failed half way"):
+            case.model(**follow, past_key_values=cache)
 
 
 def test_cropping_a_cache_back_into_what_was_dropped(case: Case) -> None:
