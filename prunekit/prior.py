@@ -133,10 +133,12 @@ class Prior:
                 "use layout: tile, which holds for any number of planes."
             )
         values = torch.ones(present.shape, device=present.device)
-        sizes = extents(positions, present)
-        for rows, columns in sizes[present].unique(dim=0).tolist():
-            resized = _resized(maps.to(present.device), (rows, columns), resize)
-            here = present & (sizes == sizes.new_tensor([rows, columns])).all(-1)
+        rows, columns = extents(positions, present).unbind(-1)
+        widest = int(columns.max()) + 1 if columns.numel() else 1
+        size = rows * widest + columns
+        for code in size[present].unique().tolist():
+            resized = _resized(maps.to(present.device), divmod(code, widest), resize)
+            here = present & (size == code)
             values[here] = resized[planes[here], positions[here][:, 1], positions[here][:, 2]]
         return values
 

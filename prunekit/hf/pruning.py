@@ -21,7 +21,8 @@ class Pruning:
         shape: The sizes of the decoder.
         layer: The pruning layer.
         attention: The attention implementation.
-        selections: One for each pruned prompt, newest last; only the newest 1024 are remembered.
+        selections: One for each pruned prompt, newest last; only the newest 1024 are remembered,
+            and only the newest holds on to its graph, and so to hidden states.
         prompts: How many prompts were pruned.
         newest: The facts of the newest, for the report.
     """
@@ -37,6 +38,8 @@ class Pruning:
         """Remembers a pruned prompt."""
         self.prompts += 1
         self.newest = facts
+        if self.selections:
+            self.selections[-1] = self.selections[-1].without_graph()
         self.selections.append(selection)
         del self.selections[:-HISTORY]
 

@@ -22,7 +22,7 @@ def greedy_mis(
     room: Int[Tensor, " batch"],
     adjacent: Callable[[Tensor, Tensor], Tensor],
     around: Bool[Tensor, "batch tokens"] | None = None,
-    block: int = 128,
+    block: int | None = None,
 ) -> Bool[Tensor, "batch tokens"]:
     """The first `room` tokens of the greedy maximal independent set of each sample; fewer where it runs dry.
 
@@ -31,8 +31,9 @@ def greedy_mis(
         room: How many tokens each sample may take.
         adjacent: `adjacent(rows, columns)` of a symmetric graph without loops.
         around: Tokens taken beforehand: their neighbours are not taken.
-        block: How many candidates are looked at together.
+        block: How many candidates are looked at together; by default about four times the largest room.
     """
+    block = block or min(max(32, 4 * int(room.max())), 256) if room.numel() else 1
     order = descending(key)
     candidate = key.gather(-1, order) != NEVER
     taken = torch.zeros_like(candidate)

@@ -42,7 +42,7 @@ def test_table_for_people(prunekit: Prunekit, tmp_path: Path):
     assert result.code == 0, result.err
     for name in ROWS:
         assert name in result.out
-    assert f"30 of {GRID**2}" in result.out
+    assert f"30/{GRID**2}" in result.out
 
 
 @pytest.mark.parametrize("budget", ["0", "1.5", "-3", "ten", "nan", "inf", "1e3"])
