@@ -2,7 +2,7 @@
 
                 ┌── importance ──► Scores ──┐
 TokenBatch ─────┼── bias ────────► Bias ────┴─► Scores ─┐
-                └── graph ───────► Graph ───────────────┴─► Candidates ─► select, select, … ─► Selection
+                └── graph ───────► Graph ───────────────┴─► Candidates ─► select, select … ─► Selection
 """
 
 from __future__ import annotations

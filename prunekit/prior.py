@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from prunekit.errors import ConfigError, TokenError
@@ -157,7 +157,7 @@ class Prior:
         unfinished = file.with_name(f".{file.name}.part")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"whole": self.whole.contiguous(), "counts": self.counts}, unfinished, metadata)
+            unfinished.write_bytes(save({"whole": self.whole.contiguous(), "counts": self.counts}, metadata))
             unfinished.replace(file)
         except (OSError, SafetensorError) as error:
             unfinished.unlink(missing_ok=True)

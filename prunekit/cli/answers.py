@@ -23,12 +23,9 @@ def load_quietly(name: str) -> LoadedModel:
     Raises:
         PrunekitError: It cannot be loaded, and why.
     """
-    from transformers.utils import logging
-
     from prunekit import hf
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    hf.silence()
     return hf.load(name)
 
 

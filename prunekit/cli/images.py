@@ -22,14 +22,12 @@ def image_files(paths: list[Path]) -> list[Path]:
         if path.is_dir():
             inside = sorted(file for file in path.iterdir() if file.suffix.lower() in ENDINGS)
             if not inside:
-                raise ConfigError(
-                    f"--image: the folder {str(path)!r} holds no images ({', '.join(sorted(ENDINGS))})."
-                )
+                raise ConfigError(f"The folder {str(path)!r} holds no images ({', '.join(sorted(ENDINGS))}).")
             found.extend(inside)
         elif path.is_file():
             found.append(path)
         else:
-            raise ConfigError(f"--image: there is no file or folder {str(path)!r}.")
+            raise ConfigError(f"There is no image file or folder {str(path)!r}.")
     return found
 
 
@@ -49,4 +47,4 @@ def read_image(file: Path) -> Image.Image:
                 upright = Image.alpha_composite(white, upright.convert("RGBA"))
             return upright.convert("RGB")
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-        raise ConfigError(f"--image: {str(file)!r} cannot be read as an image: {error}.") from error
+        raise ConfigError(f"{str(file)!r} cannot be read as an image: {error}.") from error

@@ -8,7 +8,7 @@ print(pruning.report())
 from prunekit.hf.attachment import Attachment, Positions, attach
 from prunekit.hf.choose import Select
 from prunekit.hf.grids import Adapter, GenericAdapter, Grid
-from prunekit.hf.models import LoadedModel, load, prompt_inputs
+from prunekit.hf.models import LoadedModel, load, prompt_inputs, silence
 from prunekit.hf.pruning import Pruning
 from prunekit.hf.report import Report, Saving
 
@@ -26,4 +26,5 @@ __all__ = [
     "attach",
     "load",
     "prompt_inputs",
+    "silence",
 ]

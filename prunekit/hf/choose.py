@@ -12,7 +12,7 @@ from torch import Tensor
 
 from prunekit.errors import TokenError
 from prunekit.hf.forward import ForwardPass
-from prunekit.hf.grids import Adapter, GenericAdapter, plane_grids, positions_on
+from prunekit.hf.grids import Adapter, GenericAdapter, positions_on
 from prunekit.hf.places import Places
 from prunekit.hf.signals import padding_of
 from prunekit.hf.slots import gather
@@ -52,11 +52,12 @@ class Chooser:
         return selection
 
     def _tokens(self, forward: ForwardPass, places: Places, states: Tensor) -> TokenBatch:
-        grids = self._adapter().grids(places.runs, forward.inputs, self.config)
+        pictures = forward.pictures
+        told = self._adapter().grids(pictures.once(places.runs), pictures.inputs, self.config)
+        grids = pictures.repeated(told)
         signals = dict(forward.signals)
         if PaddedShare() in self.needs:
-            pixels = forward.inputs.get("pixel_values")
-            signals[PaddedShare()] = padding_of(pixels, plane_grids(grids), places)
+            signals[PaddedShare()] = padding_of(pictures, told, places)
         features = gather(states, places.index, -2).to(places.index.device)
         features = features.masked_fill(~places.present[..., None], 0)
         positions = positions_on(grids, places.counts, places.index.device)

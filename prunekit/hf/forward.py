@@ -15,6 +15,7 @@ from prunekit.errors import TokenError
 from prunekit.hf.decoder import Decoder
 from prunekit.hf.ledger import Ledger
 from prunekit.hf.masks import Keys, all_columns, pruned_mask
+from prunekit.hf.pictures import Pictures
 from prunekit.hf.places import Places, is_visual
 from prunekit.hf.rotary import Rotary
 from prunekit.hf.slots import Slots, gather
@@ -32,7 +33,7 @@ class ForwardPass:
     """One call of the model's forward, from its first hook to its last.
 
     Attributes:
-        inputs: Its arguments by name.
+        pictures: What is told of the pictures in its prompts.
         past: How many columns the cache held before.
         real: The new columns; False marks the prompt's padding.
         visual: Where among them visual tokens stand.
@@ -44,7 +45,7 @@ class ForwardPass:
         select_ms: How many milliseconds that took.
     """
 
-    inputs: Mapping[str, Any]
+    pictures: Pictures
     past: int
     real: Bool[Tensor, "batch length"]
     visual: Bool[Tensor, "batch length"]
@@ -56,8 +57,15 @@ class ForwardPass:
     select_ms: float = 0.0
 
     @classmethod
-    def beginning(cls, inputs: Mapping[str, Any], visual_ids: Sequence[int]) -> ForwardPass:
+    def beginning(
+        cls, inputs: Mapping[str, Any], visual_ids: Sequence[int], asked: Mapping[str, Any] | None
+    ) -> ForwardPass:
         """The pass that these arguments begin. Syncs once where there is more than one new token.
+
+        Args:
+            inputs: The arguments of the forward, by name.
+            visual_ids: The token ids that stand for visual features.
+            asked: The arguments of the `generate` it belongs to; None outside of one.
 
         Raises:
             TokenError: The padding mask does not cover the cache and the new tokens.
@@ -70,7 +78,8 @@ class ForwardPass:
         if ids is not None and tokens.shape[1] > 1:
             visual = is_visual(ids, visual_ids) & real
         seen = tokens.shape[1] > 1 and bool(visual.any())
-        return cls(inputs, past, real, visual, Places.of(visual) if seen else None)
+        pictures = Pictures.of(inputs, asked, len(real))
+        return cls(pictures, past, real, visual, Places.of(visual) if seen else None)
 
     @property
     def batch(self) -> int:

@@ -77,7 +77,7 @@ class Hooks:
         def generate(*given: Any, **named: Any) -> Any:
             settings = dict(zip(inspect.signature(original).parameters, given, strict=False)) | named
             refuse_generation(self._decoder.model, settings)
-            self._pruner.generating = True
+            self._pruner.asked = settings
             try:
                 return original(*given, **named)
             finally:

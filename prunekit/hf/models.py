@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedModel,
     ProcessorMixin,
 )
+from transformers.utils import logging
 
 from prunekit.errors import PrunekitError, UnsupportedModel
 from prunekit.hf.places import visual_token_ids
@@ -38,6 +39,12 @@ class LoadedModel:
 
     model: PreTrainedModel
     processor: ProcessorMixin
+
+
+def silence() -> None:
+    """Turns off transformers' own notes and progress bars, in this process."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def load(name: str | PathLike[str]) -> LoadedModel:

@@ -31,12 +31,12 @@ class Pruner:
     """Decides for one forward pass after another; knows nothing of hooks.
 
     Attributes:
-        generating: Whether passes belong to one call of `generate`, which may run without a cache; then what
-            it keeps of its prompt is decided in its first pass.
+        asked: The arguments of the `generate` that passes belong to; None outside of one. It may run without
+            a cache; then what it keeps of its prompt is decided in its first pass.
     """
 
     def __init__(self, decoder: Decoder, chooser: Chooser, rotary: Rotary | None) -> None:
-        self.generating = False
+        self.asked: Mapping[str, Any] | None = None
         self._decoder = decoder
         self._chooser = chooser
         self._rotary = rotary
@@ -51,7 +51,7 @@ class Pruner:
         """
         refuse_changes(self._decoder)
         refuse_inputs(inputs)
-        forward = ForwardPass.beginning(inputs, self._decoder.visual_ids)
+        forward = ForwardPass.beginning(inputs, self._decoder.visual_ids, self.asked)
         ledger = Ledger.of(inputs.get("past_key_values"))
         if ledger is not None:
             ledger.check(self._decoder.layer, forward.past)
@@ -107,7 +107,7 @@ class Pruner:
 
     def forget(self) -> None:
         """Lets go of what was decided for a call of `generate`."""
-        self.generating, self._frozen = False, None
+        self.asked = self._frozen = None
 
     def _probe(self, layer: nn.Module, named: Arguments, following: Callable[[], Plan]) -> None:
         """Runs the pruning layer on everything, up to its attention, and leaves no trace in the cache."""
@@ -133,7 +133,7 @@ class Pruner:
         if forward.places is None:
             return None
         keep = self._choose(forward, forward.places, states)
-        if self.generating and cache is None:
+        if self.asked is not None and cache is None:
             self._frozen = keep
         return keep
 

@@ -45,7 +45,8 @@ class Report:
         flops: Operations for reading the batch, by convention (see `prunekit.hf.flops.Convention`).
         cache_bytes: Bytes of keys and values of the batch, padding not counted.
         select_ms: Milliseconds for choosing.
-        prefill_ms: Milliseconds for the whole forward pass, vision tower and choosing included.
+        prefill_ms: Milliseconds for the whole forward pass, choosing included. The vision tower is in it
+            where the forward runs it; `generate` of newer transformers runs it before.
     """
 
     layer: int

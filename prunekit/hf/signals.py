@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import torch
@@ -12,8 +12,9 @@ from torch import Tensor
 from prunekit.errors import PrunekitError, UnsupportedModel
 from prunekit.hf.capture import Attending
 from prunekit.hf.forward import ForwardPass
-from prunekit.hf.grids import Grid
+from prunekit.hf.grids import Grid, plane_grids
 from prunekit.hf.padding import padded_shares
+from prunekit.hf.pictures import Pictures
 from prunekit.hf.places import Places
 from prunekit.tokens import PaddedShare, Signal, TextAttention
 
@@ -79,12 +80,21 @@ def prompt_queries(
     return columns, after.gather(1, columns)
 
 
-def padding_of(pixels: object, grids: list[Grid], places: Places) -> Float[Tensor, "batch tokens"]:
+def padding_of(
+    pictures: Pictures, grids: Sequence[Sequence[Grid]], places: Places
+) -> Float[Tensor, "batch tokens"]:
     """The share of each visual token's patch that is padding around its image; 0 where padded.
+
+    Args:
+        pictures: What is told of them.
+        grids: For each row that is told of, the grids of its visual tokens.
+        places: Where the visual tokens of the batch stand.
 
     Raises:
         UnsupportedModel: The pictures cannot be matched with the planes.
     """
-    shares = torch.cat(padded_shares(pixels, grids)).float().to(places.index.device)
+    shares = iter(padded_shares(pictures.inputs.get("pixel_values"), plane_grids(grids)))
+    rows = [torch.cat([next(shares) for _ in plane_grids([row])] or [torch.zeros(0)]) for row in grids]
+    everything = torch.cat(pictures.repeated(rows)).float().to(places.index.device)
     values = torch.zeros(places.present.shape, device=places.index.device)
-    return values.masked_scatter(places.present, shares)
+    return values.masked_scatter(places.present, everything)

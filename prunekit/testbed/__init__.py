@@ -2,7 +2,7 @@
 
 `scenes` makes pictures of coloured shapes on busy backgrounds, each with six questions that
 have one right answer; `grade` marks what a model answered; `CHECKPOINT` is the folder of a
-genuine LLaVA model of 1.6 M parameters, trained on such scenes, which loads like any other
+genuine LLaVA model of 1.5 M parameters, trained on such scenes, which loads like any other
 local model:
 
     from transformers import AutoModelForImageTextToText, AutoProcessor

@@ -83,7 +83,7 @@ def _piece(rng: np.random.Generator, name: str) -> Pixels:
     piece = pixels[top : top + SIDE, left : left + SIDE]
     if rng.random() < 0.5:
         piece = piece[:, ::-1]
-    return piece * rng.uniform(0.5, 0.7) + rng.uniform(15, 45)
+    return piece.astype(np.float64) * rng.uniform(0.5, 0.7) + rng.uniform(15, 45)
 
 
 @cache

@@ -17,8 +17,9 @@ from prunekit.kernels.cosine import cosine
 class Cosine(GraphBuilder):
     """An edge where the scaled cosine similarity of two tokens is above a threshold.
 
-    The Ŝ_sem of D²Pruner (arXiv:2512.19443). The paper does not say how cosines become similarities in
-    [0, 1]: that is `scaling`. Cosines are taken in float32; a zero or non-finite vector is like no other.
+    The Ŝ_sem of D²Pruner (arXiv:2512.19443). Public sources do not settle how cosines become
+    similarities in [0, 1]: that is `scaling`. Cosines are taken in float32; a zero or non-finite vector is
+    like no other.
     """
 
     use: Literal["cosine"] = "cosine"

@@ -16,7 +16,7 @@ from prunekit.kernels.planes import extents
 class Grid(GraphBuilder):
     """An edge where two tokens of one plane are near enough; tokens of two planes are never joined.
 
-    The S_spat of D²Pruner (arXiv:2512.19443), whose falloff the paper does not give: d is the Euclidean
+    The S_spat of D²Pruner (arXiv:2512.19443), whose falloff public sources do not settle: d is the Euclidean
     distance on the token grid, d_max the diagonal of the plane.
     """
 

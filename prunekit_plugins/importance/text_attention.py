@@ -18,7 +18,7 @@ class TextAttention(ImportanceScorer):
     last prompt token, mean over heads, the layer before the pruning layer.
 
     Returns:
-        Scores in [0, 1], float32; over the tokens of a sample they sum to at most 1 with `heads: mean`.
+        Scores in [0, 1], float32; with mean heads, those of a sample sum to at most 1.
     """
 
     use: Literal["text_attention"] = "text_attention"

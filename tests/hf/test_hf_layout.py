@@ -208,3 +208,25 @@ def test_padding_that_cannot_be_read_is_refused() -> None:
     case = FAMILIES["qwen2_5_vl"]("sdpa")
     with pytest.raises(UnsupportedModel, match="one picture a plane"):
         tokens_of(case, needs=[PaddedShare()])
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "internvl"])
+@pytest.mark.parametrize("more", [{}, {"num_beams": 3}, {"num_return_sequences": 2, "do_sample": True}])
+def test_generate_lays_tokens_out_as_a_forward_does(name: str, more: dict[str, Any]) -> None:
+    """Also where it runs the vision tower before the forward, which then sees no pixels, and repeats rows."""
+    case = FAMILIES[name]("sdpa")
+    needs = [] if name == "qwen2_5_vl" else [PaddedShare()]
+    plain = tokens_of(case, needs=needs)
+    seen: list[TokenBatch] = []
+
+    def look(tokens: TokenBatch) -> Any:
+        seen.append(tokens)
+        return keep_all(tokens)
+
+    with torch.no_grad(), attach(case.model, look, layer=2, needs=needs):
+        case.model.generate(**case.inputs, max_new_tokens=2, **more)
+    copies = len(seen[0].present) // len(plain.present)
+    assert copies == more.get("num_beams", more.get("num_return_sequences", 1))
+    assert torch.equal(seen[0].positions, plain.positions.repeat_interleave(copies, 0))
+    for need in needs:
+        assert torch.equal(seen[0].signals[need], plain.signals[need].repeat_interleave(copies, 0))

@@ -1,0 +1,1 @@
+"""How the model shipped in `prunekit.testbed` is trained and measured."""

@@ -1,0 +1,296 @@
+"""Makes what the pages show but nobody writes by hand: reference pages from the code, and the pictures.
+
+    python docs/generate.py
+
+The pages are checked against this file by the tests. The pictures need the embedded model and its prior.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, BeforeValidator
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from pydantic.fields import FieldInfo
+
+DOCS = Path(__file__).parent
+REFERENCE = DOCS / "reference"
+PICTURES = DOCS / "pictures"
+COLUMNS = 80
+PICTURE_WIDTH = 1000
+COLOURS = 256
+PRIOR_CELL = 32
+
+NOTE = "<!-- Written by docs/generate.py; do not edit. -->"
+
+BY_NAME = (
+    "`{use: name}`, or the name alone, stands for a stage wherever a pipeline file wants one of its kind. "
+    "Fields not given have the default."
+)
+KIND_PAGES = {
+    "importance": (
+        "importance",
+        "Importance",
+        "How much each token is worth: `(tokens) -> Scores`, higher is worth more.",
+    ),
+    "bias": (
+        "bias",
+        "Bias",
+        "What a score owes to position or padding: `(tokens) -> Bias`. A pipeline has none, one, or a list "
+        "taken away in turn. What for: [bias](../explanation/bias.md).",
+    ),
+    "graph": (
+        "graphs",
+        "Graphs",
+        "Which tokens are too alike to keep both: `(tokens) -> Graph`. A pipeline has one or none. "
+        "What for: [graphs](../explanation/graphs.md).",
+    ),
+    "select": (
+        "select",
+        "Select",
+        "Which tokens to add to those kept: `(candidates, kept, room) -> Kept`. A pipeline has one, or a "
+        "list called in turn.",
+    ),
+}
+"""For each kind its page, the title, and what it says first."""
+
+SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+STYLES = re.compile(r"\x1b\[[0-9;]*m")
+END_OF_SCALAR = "\n...\n"
+
+
+def pages() -> dict[Path, str]:
+    """Every page made from code, with its text."""
+    found = {f"{file}.md": kind_page(kind) for kind, (file, _, _) in KIND_PAGES.items()}
+    found |= {"pipeline.md": pipeline_page(), "pipelines.md": pipelines_page(), "cli.md": command_line_page()}
+    return {REFERENCE / name: text for name, text in found.items()}
+
+
+def kind_page(kind: str) -> str:
+    """The page of a kind: for each of its stages the docstring, and a table of its fields."""
+    from prunekit.registry import installed
+
+    _, title, told = KIND_PAGES[kind]
+    lines = [f"# {title}", NOTE, told, BY_NAME]
+    for entry in installed().stages:
+        if entry.kind == kind and _ours(entry.origin.file):
+            path = f"{entry.stage.__module__}.{entry.stage.__qualname__}"
+            lines += [f"## {entry.name}", _docstring_of(path), field_table(entry.stage)]
+    return "\n\n".join(line for line in lines if line) + "\n"
+
+
+def pipeline_page() -> str:
+    """The page of pipelines as values and as files."""
+    from prunekit.pipeline import At, Pipeline
+
+    methods = "[stages, needs, swap, validated, __call__, bind, attach]"
+    names = (
+        "budget.Budget",
+        "budget.room_for",
+        "files.load",
+        "files.to_yaml",
+        "files.with_settings",
+        "schema.json_schema",
+        "calibration.calibrate",
+    )
+    lines = [
+        "# Pipeline and files",
+        NOTE,
+        "A pipeline as a value, and as a YAML file.",
+        "## Blocks",
+        "The top-level blocks of a file are the fields of `Pipeline`. A file may also have `extends`: the "
+        "pipeline, by name or file, whose blocks hold where it gives none.",
+        field_table(Pipeline),
+        "The field of `at`:",
+        field_table(At),
+        f"::: prunekit.pipeline.Pipeline\n    options:\n      members: {methods}\n      filters: []",
+        *(f"::: prunekit.{name}" for name in names),
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def field_table(model: type[BaseModel]) -> str:
+    """The fields of a stage or pipeline as a Markdown table; nothing where it has none but its name."""
+    rows = [
+        f"| `{name}` | {_values(field)} | {_default(field)} | {_cell(field.description or '')} |"
+        for name, field in model.model_fields.items()
+        if name != "use"
+    ]
+    return (
+        "\n".join(["| field | values | default | meaning |", "| --- | --- | --- | --- |", *rows])
+        if rows
+        else ""
+    )
+
+
+def _values(field: FieldInfo) -> str:
+    """What a field takes: its words, or its type and bounds."""
+    bounds = [
+        f"{sign} {getattr(mark, name)}"
+        for mark in field.metadata
+        for name, sign in SIGNS.items()
+        if getattr(mark, name, None) is not None
+    ]
+    if get_origin(field.annotation) is tuple:
+        item = _type(get_args(field.annotation)[0])
+        alone = any(isinstance(mark, BeforeValidator) for mark in field.metadata)
+        return f"{item}, or a list" if alone else f"list of {item}s"
+    return ", ".join([_type(field.annotation), *bounds])
+
+
+def _type(annotation: object) -> str:
+    from prunekit.stages import Stage
+
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(annotation))
+    if get_origin(annotation) is Annotated:
+        return _type(get_args(annotation)[0])
+    if get_args(annotation):
+        return " or ".join(_type(each) for each in get_args(annotation))
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return f"{annotation.kind} stage" if issubclass(annotation, Stage) else "mapping"
+    return "`null`" if annotation is type(None) else getattr(annotation, "__name__", str(annotation))
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.default
+    if value is None or value == ():
+        return "`null`" if value is None else "none"
+    plain = value.model_dump() if isinstance(value, BaseModel) else value
+    return f"`{yaml.safe_dump(plain, default_flow_style=True).removesuffix(END_OF_SCALAR).strip()}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _docstring_of(path: str) -> str:
+    """What mkdocstrings shows of a class under a heading of ours: its docstring alone."""
+    hidden = ("show_root_heading", "show_root_toc_entry", "show_bases", "members")
+    return "\n".join([f"::: {path}", "    options:", *(f"      {option}: false" for option in hidden)])
+
+
+def _ours(file: Path) -> bool:
+    """Whether a stage or pipeline comes with prunekit itself."""
+    return DOCS.parent.resolve() in file.resolve().parents
+
+
+def command_line_page() -> str:
+    """The page of the command line: what `--help` says of each command."""
+    from typer.main import get_command
+
+    from prunekit.cli import app
+
+    lines = [
+        "# Command line",
+        NOTE,
+        "Results go to stdout, everything else to stderr. A user's mistake ends with exit code 2.",
+        f"```text\n{help_of()}\n```",
+    ]
+    for name in getattr(get_command(app), "commands"):  # noqa: B009
+        lines += [f"## prunekit {name}", f"```text\n{help_of(name)}\n```"]
+    return "\n\n".join(lines) + "\n"
+
+
+def help_of(*command: str) -> str:
+    """What `prunekit … --help` prints on a terminal of 80 columns, without colours."""
+    from typer.testing import CliRunner
+
+    from prunekit.cli import app
+
+    plain = {"COLUMNS": str(COLUMNS), "TERMINAL_WIDTH": str(COLUMNS), "NO_COLOR": "1", "TERM": "dumb"}
+    result = CliRunner().invoke(app, [*command, "--help"], env=plain, prog_name="prunekit")
+    if result.exit_code:
+        raise RuntimeError(f"prunekit {' '.join(command)} --help: {result.output}")
+    lines = [line.rstrip() for line in STYLES.sub("", result.output).splitlines()]
+    return "\n".join(lines).strip("\n")
+
+
+def pipelines_page() -> str:
+    """The page of the pipelines that come with prunekit: each file as it is shipped."""
+    from prunekit.files import load
+    from prunekit.registry import installed
+
+    lines = [
+        "# Pipelines",
+        NOTE,
+        "A method is a YAML file. These come with prunekit; `prunekit show NAME` writes every value out. The "
+        "fields of the stages are on the pages of their kinds.",
+    ]
+    root = DOCS.parent.resolve()
+    for entry in installed().pipelines:
+        if not _ours(entry.origin.file):
+            continue
+        cites = load(entry.name).cites
+        links = [f"[{each}](https://arxiv.org/abs/{each.removeprefix('arXiv:')})" for each in cites]
+        told = [f"After {', '.join(links)}."] if links else []
+        file = entry.origin.file.resolve().relative_to(root).as_posix()
+        lines += [f"## {entry.name}", *told, f'```yaml\n--8<-- "{file}"\n```']
+    return "\n\n".join(lines) + "\n"
+
+
+def draw_selection() -> None:
+    """What D²Pruner keeps of a held-out scene."""
+    from PIL import Image
+
+    from prunekit import hf, load
+    from prunekit.cli import pictures
+    from prunekit.testbed import scene
+
+    loaded, shown = hf.load("testbed"), scene(0)
+    question = shown.questions[0].text
+    image = Image.fromarray(shown.image)
+    inputs = hf.prompt_inputs(loaded.processor, [image], [question]).to(loaded.model.device)
+    with load("d2pruner-grounding").swap(budget=0.1).attach(loaded.model) as pruning:
+        loaded.model.generate(**inputs, max_new_tokens=5)
+    sheet = pictures.draw_selection(image, pictures.Cells.of(pruning.selections[0]), question)
+    height = round(sheet.height * PICTURE_WIDTH / sheet.width)
+    _save(sheet.resize((PICTURE_WIDTH, height), Image.Resampling.LANCZOS), "selection.png")
+
+
+def draw_prior() -> None:
+    """The prior of the embedded model: the mean score at each place, in the colours of `--plot`."""
+    import numpy as np
+    from PIL import Image
+
+    from prunekit.cli.pictures import HEAT
+    from prunekit.prior import Prior
+    from prunekit.testbed import CHECKPOINT
+
+    values = Prior.load(CHECKPOINT / "prior-layer2.safetensors").tile.numpy()
+    level = (values - values.min()) / (np.ptp(values) or 1) * (len(HEAT) - 1)
+    stops = np.arange(len(HEAT))
+    colours = np.stack([np.interp(level, stops, HEAT[:, channel]) for channel in range(3)], -1)
+    size = (values.shape[1] * PRIOR_CELL, values.shape[0] * PRIOR_CELL)
+    cells = Image.fromarray(colours.round().astype(np.uint8))
+    _save(cells.resize(size, Image.Resampling.NEAREST), "prior.png")
+
+
+def _save(picture: Image.Image, name: str) -> None:
+    """Writes a small PNG."""
+    from PIL import Image
+
+    PICTURES.mkdir(exist_ok=True)
+    small = picture.convert("RGB").quantize(COLOURS, kmeans=4, dither=Image.Dither.NONE)
+    small.save(PICTURES / name, optimize=True)
+
+
+def main() -> None:
+    """Writes the pages, then the pictures."""
+    for file, text in pages().items():
+        file.write_text(text, encoding="utf-8")
+    draw_prior()
+    draw_selection()
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main()

@@ -1,0 +1,52 @@
+"""What is told of the pictures of a prompt: to the forward, or to `generate` before it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pictures:
+    """The arguments that describe pictures: `pixel_values`, `image_grid_thw`, …
+
+    From transformers 5.2x on, `generate` runs the vision tower itself and passes its outcome to the forward,
+    which then sees neither pixels nor grids; what `generate` was given still tells. It may also repeat rows,
+    for beams or several answers, but what it was given names each picture once.
+
+    Attributes:
+        inputs: Arguments by name.
+        copies: How many rows in a row of the batch stand for one row of the arguments.
+    """
+
+    inputs: Mapping[str, Any]
+    copies: int = 1
+
+    @classmethod
+    def of(cls, inputs: Mapping[str, Any], asked: Mapping[str, Any] | None, batch: int) -> Pictures:
+        """What a forward's arguments tell, or those of the `generate` it belongs to.
+
+        Args:
+            inputs: The arguments of the forward.
+            asked: Those of `generate`; None outside of it.
+            batch: How many rows the forward has.
+        """
+        if asked is None or inputs.get("pixel_values") is not None:
+            return cls(inputs)
+        ids = asked.get("input_ids", asked.get("inputs"))
+        rows = ids.shape[0] if isinstance(ids, Tensor) else batch
+        given = {name: value for name, value in inputs.items() if value is not None}
+        return cls({**asked, **given}, batch // rows if rows and batch % rows == 0 else 1)
+
+    def once(self, rows: Sequence[Row]) -> tuple[Row, ...]:
+        """Of the rows of the batch, one for each row of the arguments."""
+        return tuple(rows[:: self.copies])
+
+    def repeated(self, rows: Sequence[Row]) -> list[Row]:
+        """For each row of the arguments, the rows of the batch that stand for it."""
+        return [row for row in rows for _ in range(self.copies)]
