@@ -31,9 +31,10 @@ def greedy_mis(
         room: How many tokens each sample may take.
         adjacent: `adjacent(rows, columns)` of a symmetric graph without loops.
         around: Tokens taken beforehand: their neighbours are not taken.
-        block: How many candidates are looked at together; by default about four times the largest room.
+        block: How many candidates are looked at together; by default about four times the largest
+            room, from 32 to 128.
     """
-    block = block or min(max(32, 4 * int(room.max())), 256) if room.numel() else 1
+    block = block or min(max(32, 4 * int(room.max())), 128) if room.numel() else 1
     order = descending(key)
     candidate = key.gather(-1, order) != NEVER
     taken = torch.zeros_like(candidate)
