@@ -238,7 +238,7 @@ def _parsed(path: Path) -> _Document:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or str(error)
         place = marker.at(mark.line + 1, mark.column + 1) if mark else marker.at(1, 1)
-        raise ConfigError(place.fault(f"this is not YAML: {what}.")) from error
+        raise ConfigError(place.fault(f"this is not YAML: {' '.join(what.split())}.")) from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(marker.at(1, 1).fault(f"this cannot be read: {error}.")) from error
     return _Document(data, marker.marks, tuple(marker.faults))

@@ -19,7 +19,8 @@ def list_installed(
     if json:
         print_json(_as_data(registry))
         return
-    table = Table("kind", "name", "plugin", "file", box=None, header_style="bold", pad_edge=False)
+    table = Table("kind", "name", "plugin", box=None, header_style="bold", pad_edge=False)
+    table.add_column("file", overflow="fold")
     for entry in registry.stages:
         table.add_row(entry.kind, entry.name, entry.origin.plugin, str(entry.origin.file))
     table.add_section()
