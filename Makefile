@@ -11,7 +11,7 @@ demo: $(INSTALLED)       ## prune the embedded model with D²Pruner and with bas
 	$(BIN)/prunekit demo
 
 test: $(INSTALLED)       ## the whole test suite
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --cov --cov-report=term
 
 lint: $(INSTALLED)       ## style
 	$(BIN)/ruff check .

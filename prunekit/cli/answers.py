@@ -50,6 +50,19 @@ def answers(loaded: LoadedModel, inputs: BatchFeature, max_new_tokens: int) -> l
     return [text.strip() for text in decoded]
 
 
+def seen_by_model(loaded: LoadedModel, inputs: BatchFeature) -> Image.Image | None:
+    """The picture as the processor hands it over: resized, cropped, padded; None where it is cut up."""
+    import torch
+
+    pixels = inputs.get("pixel_values")
+    images = getattr(loaded.processor, "image_processor", None)
+    if not isinstance(pixels, torch.Tensor) or pixels.ndim != 4 or len(pixels) != 1 or images is None:
+        return None
+    mean, std = (torch.tensor(getattr(images, name, 0.5)) for name in ("image_mean", "image_std"))
+    colours = pixels[0].float().cpu() * std.view(-1, 1, 1) + mean.view(-1, 1, 1)
+    return Image.fromarray((255 * colours.clamp(0, 1)).byte().permute(1, 2, 0).numpy())
+
+
 @dataclass(slots=True)
 class Timing:
     """How long something took, once it has."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,8 +13,14 @@ from prunekit.calibration import GENERIC_PROMPT, calibrate
 from prunekit.cli.answers import load_quietly
 from prunekit.cli.console import note, out, print_json, progress
 from prunekit.cli.images import image_files, read_image
+from prunekit.errors import MissingPrior
 from prunekit.files import load
-from prunekit.prior import cached
+from prunekit.pipeline import Pipeline
+from prunekit.prior import Prior, cached
+from prunekit.stages import Site
+
+if TYPE_CHECKING:
+    from prunekit.hf import LoadedModel
 
 
 def calibrate_command(
@@ -44,16 +51,7 @@ def calibrate_command(
     chosen = load(pipeline).swap(at={"layer": layer})
     loaded = load_quietly(model)
     place = file or cached(str(loaded.model.config.name_or_path), layer)
-    with progress() as bar:
-        prior = calibrate(
-            loaded,
-            [partial(read_image, file) for file in files],
-            chosen,
-            prompt=prompt,
-            unfinished=place.with_name(f"{place.name}.unfinished"),
-            track=partial(bar.track, description="Measuring"),
-        )
-    prior.save(place)
+    prior = _measured(loaded, chosen, files, prompt, place)
     planes, rows, columns = prior.whole.shape
     if json:
         print_json(
@@ -63,3 +61,31 @@ def calibrate_command(
     else:
         out.print(str(place), markup=False, soft_wrap=True)
         note(f"The mean over {prior.images} images: {planes} planes of {rows} × {columns}.")
+
+
+def measure_if_missing(loaded: LoadedModel, pipeline: Pipeline, files: Sequence[Path]) -> None:
+    """Measures the prior that the pipeline finds missing for this model, and keeps it where it will look."""
+    site = Site(str(loaded.model.config.name_or_path), pipeline.at.layer)
+    try:
+        pipeline.bind(site)
+    except MissingPrior:
+        place = cached(site.model, site.layer)
+        _measured(loaded, pipeline, files, GENERIC_PROMPT, place)
+        note(f"Prior measured on {len(files)} images and kept in {place}.")
+
+
+def _measured(
+    loaded: LoadedModel, pipeline: Pipeline, files: Sequence[Path], prompt: str, place: Path
+) -> Prior:
+    """Measures a prior with a progress bar, going on where an earlier run stopped, and saves it."""
+    with progress() as bar:
+        prior = calibrate(
+            loaded,
+            [partial(read_image, file) for file in files],
+            pipeline,
+            prompt=prompt,
+            unfinished=place.with_name(f"{place.name}.unfinished"),
+            track=partial(bar.track, description="Measuring"),
+        )
+    prior.save(place)
+    return prior

@@ -11,7 +11,7 @@ from prunekit.errors import ConfigError
 from prunekit.files import to_yaml
 
 if TYPE_CHECKING:
-    from prunekit.cli.run import Outcome
+    from prunekit.cli.outcome import Outcome
 
 
 def write_report(outcomes: list[Outcome], file: Path) -> None:
@@ -42,5 +42,5 @@ def write_report(outcomes: list[Outcome], file: Path) -> None:
 def _embedded(outcome: Outcome) -> str:
     """The picture of an outcome as a data URL."""
     buffer = BytesIO()
-    outcome.drawn().save(buffer, format="PNG")
+    outcome.drawn(explain=True).save(buffer, format="PNG")
     return f"data:image/png;base64,{b64encode(buffer.getvalue()).decode()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,10 @@ STEP_COLOURS = ("#ff7f0e", "#1f9bff", "#2fd65a", "#e05cff", "#ffe14d", "#ff4d6d"
 """One colour for each selector, in turn."""
 
 
+Cell = tuple[int, int]
+"""Row and column."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cells:
     """The tokens of one plane of one sample, as grids of rows × columns; NaN and -1 where there is none."""
@@ -30,10 +35,14 @@ class Cells:
     debiased: np.ndarray
     kept_by: np.ndarray
     steps: tuple[str, ...]
+    suppressed: tuple[tuple[Cell, Cell], ...] = ()
 
     @classmethod
-    def of(cls, selection: Selection, sample: int = 0, plane: int = 0) -> Cells:
-        """The grids of a plane, by default the first of the first sample."""
+    def of(cls, selection: Selection, sample: int = 0, plane: int = 0, explain: bool = False) -> Cells:
+        """The grids of a plane, by default the first of the first sample.
+
+        With `explain`, also the pairs of a dropped token and the one on this plane that suppressed it.
+        """
         here = selection.present[sample] & (selection.positions[sample, :, 0] == plane)
         rows, columns = selection.positions[sample, here, 1:].cpu().numpy().T
         shape = (int(rows.max()) + 1, int(columns.max()) + 1)
@@ -48,17 +57,22 @@ class Cells:
             laid(selection.debiased[sample, here].float().cpu().numpy(), np.nan),
             laid(selection.kept_by[sample, here].cpu().numpy(), -1).astype(int),
             selection.steps,
+            tuple(_suppressed(selection, sample, plane)) if explain else (),
         )
 
 
-def draw_selection(image: Image.Image, cells: Cells, title: str) -> Image.Image:
-    """Four panels in a row under a title: image, score, debiased score, kept tokens by step."""
+def draw_selection(image: Image.Image, cells: Cells, title: str, overlay: bool = True) -> Image.Image:
+    """Four panels in a row under a title: image, score, debiased score, kept tokens by step.
+
+    Without `overlay` the maps are drawn on grey, because the plane does not show the whole image.
+    """
     picture = image.convert("RGB").resize(_panel_size(image), Image.Resampling.LANCZOS)
+    ground = picture if overlay else Image.new("RGB", picture.size, "#888888")
     panels = {
         "what the model sees": picture,
-        "score": _heat(picture, cells.scores),
-        "score, debiased": _heat(picture, cells.debiased),
-        f"kept: {int((cells.kept_by >= 0).sum())} of {cells.kept_by.size} tokens": _kept(picture, cells),
+        "score": _heat(ground, cells.scores),
+        "score, debiased": _heat(ground, cells.debiased),
+        f"kept: {int((cells.kept_by >= 0).sum())} of {cells.kept_by.size} tokens": _kept(ground, cells),
     }
     width, height = picture.size
     sheet = Image.new(
@@ -135,7 +149,23 @@ def _kept(picture: Image.Image, cells: Cells) -> Image.Image:
         faded.paste(picture.crop(box), box[:2])
         colour = STEP_COLOURS[cells.kept_by[row, column] % len(STEP_COLOURS)]
         pen.rectangle((box[0], box[1], box[2] - 1, box[3] - 1), outline=colour, width=3)
+    for pair in cells.suppressed:
+        ends = [
+            ((column + 0.5) * picture.width / columns, (row + 0.5) * picture.height / rows)
+            for row, column in pair
+        ]
+        pen.line(ends, "#555555", 1)
+        pen.circle(ends[0], 2, "#555555")
     return faded
+
+
+def _suppressed(selection: Selection, sample: int, plane: int) -> Iterator[tuple[Cell, Cell]]:
+    positions = selection.positions[sample].tolist()
+    for token in (selection.present[sample] & ~selection.kept[sample]).nonzero().flatten().tolist():
+        winner = selection.explain(sample, token).suppressed_by
+        if winner is not None and positions[token][0] == positions[winner][0] == plane:
+            (_, *start), (_, *end) = positions[token], positions[winner]
+            yield (start[0], start[1]), (end[0], end[1])
 
 
 def _legend(pen: ImageDraw.ImageDraw, cells: Cells, place: tuple[int, int]) -> None:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from prunekit.budget import parse_budget
-from prunekit.cli.answers import answers, load_quietly, model_inputs
+from prunekit.cli.answers import answers, load_quietly, model_inputs, seen_by_model
+from prunekit.cli.calibrate import measure_if_missing
 from prunekit.cli.console import note, out, print_json, progress
 from prunekit.cli.html import write_report
 from prunekit.cli.images import image_files, read_image
-from prunekit.cli.pictures import Cells, draw_selection, save_picture, stack
+from prunekit.cli.outcome import Outcome
+from prunekit.cli.pictures import save_picture, stack
 from prunekit.files import load, with_settings
 from prunekit.pipeline import Pipeline
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from prunekit.hf import LoadedModel, Report
-    from prunekit.tokens import Explanation, Selection
+    from prunekit.hf import LoadedModel
 
 
 def run(
@@ -40,6 +39,10 @@ def run(
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Change one value of the pipeline: graph.alpha=0.5. May be given again."),
+    ] = None,
+    prior_images: Annotated[
+        list[Path] | None,
+        typer.Option(help="Images to measure the model's prior on, once, if the pipeline wants one."),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer, in tokens.")] = 64,
     plot: Annotated[Path | None, typer.Option(help="Write a PNG: image, scores and the kept tokens.")] = None,
@@ -61,12 +64,14 @@ def run(
         chosen = chosen.swap(budget=parse_budget(budget))
     chosen = with_settings(chosen, set_ or [])
     loaded = load_quietly(model)
+    if prior_images:
+        measure_if_missing(loaded, chosen, image_files(prior_images))
     outcomes: list[Outcome] = []
     with progress() as bar:
         for file in bar.track(files, description="Answering"):
             outcomes.append(_asked(loaded, chosen, file, prompt, max_new_tokens))
     if plot is not None:
-        save_picture(stack([outcome.drawn() for outcome in outcomes]), plot)
+        save_picture(stack([outcome.drawn(explain) for outcome in outcomes]), plot)
         note(f"Picture written to {plot}.")
     if report is not None:
         write_report(outcomes, report)
@@ -80,79 +85,32 @@ def run(
         out.print(_explanations(outcome))
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one image."""
-
-    pipeline: Pipeline
-    file: Path
-    prompt: str
-    seen: Image.Image
-    answer: str
-    answer_unpruned: str
-    selection: Selection
-    report: Report
-
-    def explained(self) -> list[Explanation]:
-        """Why each token was kept or dropped."""
-        real = self.selection.present[0].nonzero().squeeze(-1).tolist()
-        return [self.selection.explain(0, token) for token in real]
-
-    def as_data(self, explain: bool = False) -> dict[str, Any]:
-        """The outcome as plain data, for `--json`."""
-        data = {
-            "image": str(self.file),
-            "prompt": self.prompt,
-            "pipeline": self.pipeline.name,
-            "answer": self.answer,
-            "answer_unpruned": self.answer_unpruned,
-            "tokens": int(self.selection.present.sum()),
-            "kept": int(self.selection.kept.sum()),
-            "kept_indices": self.selection.indices[0].tolist(),
-            "report": self.report.to_dict(),
-        }
-        if explain:
-            data["explanations"] = [asdict(token) for token in self.explained()]
-        return data
-
-    def drawn(self) -> Image.Image:
-        """The outcome as a picture, one strip for each plane."""
-        title = f"{self.prompt}  →  {self.answer}   (unpruned: {self.answer_unpruned})"
-        planes = self.selection.positions[0, self.selection.present[0], 0].unique().tolist()
-        return stack(
-            [draw_selection(self.seen, Cells.of(self.selection, 0, plane), title) for plane in planes]
-        )
-
-
 def _asked(loaded: LoadedModel, pipeline: Pipeline, file: Path, prompt: str, max_new_tokens: int) -> Outcome:
     picture = read_image(file)
     inputs = model_inputs(loaded, [picture], [prompt])
+    seen = seen_by_model(loaded, inputs) or picture
     with pipeline.attach(loaded.model) as pruning:
         pruned = answers(loaded, inputs, max_new_tokens)
     unpruned = answers(loaded, inputs, max_new_tokens)
     return Outcome(
-        pipeline, file, prompt, picture, pruned[0], unpruned[0], pruning.selections[0], pruning.report()
+        pipeline, file, prompt, seen, pruned[0], unpruned[0], pruning.selections[0], pruning.report()
     )
 
 
 def _table(outcomes: list[Outcome], prompt: str) -> Table:
-    table = Table("image", "pruned", "unpruned", "tokens", "kept", title=prompt, box=None, pad_edge=False)
+    columns = ("image", "pruned", "unpruned", "tokens", "kept")
+    table = Table(*columns, title=Text(prompt), box=None, pad_edge=False)
     for outcome in outcomes:
         data = outcome.as_data()
-        table.add_row(
-            outcome.file.name,
-            outcome.answer,
-            outcome.answer_unpruned,
-            str(data["tokens"]),
-            str(data["kept"]),
-        )
+        cells = (outcome.file.name, outcome.answer, outcome.answer_unpruned, data["tokens"], data["kept"])
+        table.add_row(*(Text(str(cell)) for cell in cells))
     return table
 
 
 def _explanations(outcome: Outcome) -> Table:
     """The kept tokens first, in the order of their indices, then the dropped ones."""
     columns = ("token", "plane, row, column", "score", "bias", "debiased", "kept by", "suppressed by")
-    table = Table(*columns, title=outcome.file.name, box=None, pad_edge=False)
+    table = Table(*columns, title=Text(outcome.file.name), box=None, pad_edge=False)
     for token in sorted(outcome.explained(), key=lambda each: each.kept_by is None):
         table.add_row(
             str(token.token),
@@ -160,7 +118,7 @@ def _explanations(outcome: Outcome) -> Table:
             f"{token.score:.4g}",
             " ".join(f"{bias:.4g}" for bias in token.biases),
             f"{token.debiased:.4g}",
-            token.kept_by or "",
+            Text(token.kept_by or ""),
             "" if token.suppressed_by is None else str(token.suppressed_by),
         )
     return table

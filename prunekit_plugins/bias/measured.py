@@ -63,8 +63,9 @@ class Measured(BiasEstimator):
             return self.model_copy(update={"prior": str(file)})
         raise MissingPrior(
             f"bias.prior: no prior is known for the model {site.model!r} at layer {site.layer}. Measure one: "
-            f"prunekit calibrate --model {site.model} --layer {site.layer} --images FOLDER. Or name a file, "
-            f"bias: {{use: measured, prior: FILE}}, or go without, bias: null."
+            f"prunekit calibrate --model {site.model} --layer {site.layer} --images FOLDER, or give "
+            "prunekit run --prior-images FOLDER. Or name a file, bias: {use: measured, prior: FILE}, or go "
+            "without, bias: null."
         )
 
     def __call__(self, tokens: TokenBatch) -> Bias:

@@ -100,7 +100,7 @@ def test_every_token_explained(prunekit: Prunekit, photograph: Path, tmp_path: P
 
 def test_questions_are_no_markup(prunekit: Prunekit, photograph: Path, tmp_path: Path):
     page = tmp_path / "report.html"
-    prompt = "[bold]where[/bold] <script>alert(1)</script>?"
+    prompt = "[bold]where[/bold] [/red] <script>alert(1)</script>?"
     result = prunekit("run", "--image", photograph, "--prompt", prompt, "--report", page)
     assert result.code == 0, result.err
     assert "<script>" not in page.read_text(encoding="utf-8")
@@ -159,3 +159,13 @@ def test_a_prior_that_is_none(prunekit: Prunekit, photograph: Path, tmp_path: Pa
     result = prunekit("run", "--image", photograph, "--prompt", WHERE, "--set", f"bias.prior={file}")
     assert result.code == 2
     assert "holds no prior" in result.err
+
+
+def test_explaining_draws_who_suppressed_whom(prunekit: Prunekit, photograph: Path, tmp_path: Path):
+    plain, explained = tmp_path / "plain.png", tmp_path / "explained.png"
+    arguments = ["run", "--image", photograph, "--prompt", WHERE]
+    prunekit(*arguments, "--plot", plain)
+    prunekit(*arguments, "--plot", explained, "--explain")
+    with Image.open(plain) as one, Image.open(explained) as other:
+        assert one.size == other.size
+        assert one.tobytes() != other.tobytes()
