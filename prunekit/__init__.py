@@ -11,6 +11,7 @@ print(pruning.report())
 from prunekit.errors import (
     ConfigError,
     MissingExtra,
+    MissingPrior,
     PluginError,
     PrunekitError,
     TokenError,
@@ -18,9 +19,10 @@ from prunekit.errors import (
     UnsupportedModel,
 )
 from prunekit.files import load, to_yaml
-from prunekit.graph import AllOf, AnyOf, Graph, ImplicitGraph, NoEdges, SparseGraph
+from prunekit.graph import AllOf, AnyOf, Graph, ImplicitGraph, NoEdges, SparseGraph, blend
 from prunekit.hookspecs import hookimpl
 from prunekit.pipeline import At, Pipeline
+from prunekit.prior import Prior
 from prunekit.registry import Registry, installed
 from prunekit.stages import (
     BiasEstimator,
@@ -36,6 +38,7 @@ from prunekit.tokens import (
     Explanation,
     Kept,
     PaddedShare,
+    Removal,
     Room,
     Scores,
     Selection,
@@ -59,12 +62,15 @@ __all__ = [
     "ImportanceScorer",
     "Kept",
     "MissingExtra",
+    "MissingPrior",
     "NoEdges",
     "PaddedShare",
     "Pipeline",
     "PluginError",
+    "Prior",
     "PrunekitError",
     "Registry",
+    "Removal",
     "Room",
     "Scores",
     "Selection",
@@ -78,6 +84,7 @@ __all__ = [
     "TokenError",
     "UnknownName",
     "UnsupportedModel",
+    "blend",
     "hookimpl",
     "installed",
     "load",

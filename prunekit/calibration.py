@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL.Image import Image
+import torch
 
 from prunekit.errors import ConfigError
 from prunekit.pipeline import Pipeline
@@ -15,6 +16,8 @@ from prunekit.prior import Prior
 from prunekit.tokens import Selection
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from prunekit.hf import LoadedModel
 
 GENERIC_PROMPT = "Please describe the provided image."
@@ -38,7 +41,7 @@ def calibrate(
         pipeline: Its importance stage scores, at its layer; its other stages play no role.
         prompt: The generic prompt asked about every image.
         unfinished: Where to keep what is measured so far. What lies there is continued, if it was measured in
-            the same way, and removed at the end.
+            the same way and on the first of these images, and removed at the end.
         track: Wraps the numbers of the images still to read, for a progress bar.
 
     Raises:
@@ -47,28 +50,33 @@ def calibrate(
     """
     if not images:
         raise ConfigError("Calibration needs images, and there are none.")
-    model = str(loaded.model.config.name_or_path)
     scorer = pipeline.swap(bias=None, graph=None, select="top_k", budget=1.0)
+    measured = partial(
+        Prior.measured,
+        model=str(loaded.model.config.name_or_path),
+        layer=pipeline.at.layer,
+        prompt=prompt,
+        scored_by=pipeline.importance.model_dump_json(),
+    )
     prior = Prior.load(unfinished) if unfinished is not None and unfinished.is_file() else None
     turns = iter(track(range(prior.images if prior else 0, len(images))))
     while batch := list(islice(turns, SAVE_EVERY)):
-        selections = (_scored(loaded, scorer, images[number](), prompt) for number in batch)
-        layer = pipeline.at.layer
-        newest = Prior.measured(
-            (selection for each in selections for selection in each), model=model, layer=layer, prompt=prompt
-        )
+        scored = (_scored(loaded, scorer, images[number](), prompt) for number in batch)
+        newest = measured(selection for each in scored for selection in each)
         prior = prior.merged(newest) if prior else newest
         if unfinished is not None:
             prior.save(unfinished)
+    if prior is None or prior.images != len(images):
+        raise ConfigError(
+            f"{str(unfinished)!r} holds a measurement of other images than these {len(images)}; remove it to "
+            "start anew."
+        )
     if unfinished is not None:
         unfinished.unlink(missing_ok=True)
-    assert prior is not None
     return prior
 
 
 def _scored(loaded: LoadedModel, scorer: Pipeline, image: Image, prompt: str) -> list[Selection]:
-    import torch
-
     from prunekit import hf
 
     inputs = hf.prompt_inputs(loaded.processor, [image], [prompt]).to(loaded.model.device)

@@ -110,8 +110,8 @@ def load(name: str | Path, registry: Registry | None = None) -> Pipeline:
         registry: Where to look up stages and parents; by default what is installed.
 
     Raises:
-        UnknownName: There is no pipeline of that name, and no such file.
-        ConfigError: The file has mistakes: all of them, each with line, column and path.
+        UnknownName: There is no pipeline of that name.
+        ConfigError: There is no such file, or it has mistakes: all of them, each with line, column and path.
     """
     registry = registry or installed()
     document = _with_parents(_path_of(name, registry, beside=Path()), registry, ())
@@ -212,9 +212,11 @@ def _with_parents(path: Path, registry: Registry, children: tuple[Path, ...]) ->
         circle = " → ".join(file.name for file in (*children, path, parent_path))
         raise ConfigError(mark.fault(f"extends: goes round in a circle: {circle}."))
     inherited = _with_parents(parent_path, registry, (*children, path))
+    replaced = {(), *((block,) for block in document.data)}
+    kept = {path: mark for path, mark in inherited.marks.items() if path[:1] not in replaced}
     return _Document(
         {**inherited.data, **document.data},
-        {**inherited.marks, **document.marks},
+        {**kept, **document.marks},
         (*document.faults, *inherited.faults),
     )
 

@@ -186,7 +186,8 @@ class AnyOf(Graph):
 def blend(first: Graph, second: Graph, alpha: float, above: float) -> Graph:
     """An edge where `alpha * first + (1 - alpha) * second` is above the threshold, on their similarities.
 
-    The parts' own thresholds play no role. A part of weight zero is never computed.
+    Thresholds of implicit parts play no role; a stored or joined graph says 0 where it has no edge. A part
+    of weight zero is never computed.
     """
 
     def rule(rows: Places, columns: Places) -> Tensor:

@@ -180,12 +180,12 @@ class Pipeline(Strict, frozen=True):
         """
         from prunekit import hf
 
-        site = Site(str(model.config.name_or_path), self.at.layer)
+        bound = self.bind(Site(str(model.config.name_or_path), self.at.layer))
         return hf.attach(
             model,
-            self.bind(site),
+            bound,
             layer=self.at.layer,
-            needs=self.needs,
+            needs=bound.needs,
             positions=self.positions,
             adapters=installed().adapters,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from prunekit.errors import ConfigError, TokenError
 from prunekit.kernels.planes import extents
 from prunekit.tokens import Selection
+from prunekit.writing import write_whole
 
 Layout = Literal["tile", "whole"]
 Resize = Literal["bilinear", "linear"]
@@ -47,6 +48,7 @@ class Prior:
         layer: The pruning layer of the pipeline that scored.
         prompt: The generic prompt the model was asked.
         images: How many images were averaged.
+        scored_by: The importance stage that scored, as JSON.
     """
 
     whole: Float[Tensor, "planes rows columns"]
@@ -55,6 +57,12 @@ class Prior:
     layer: int
     prompt: str
     images: int
+    scored_by: str = ""
+
+    @property
+    def how(self) -> tuple[str, int, str, str]:
+        """How it was measured: model, layer, prompt and importance stage."""
+        return self.model, self.layer, self.prompt, self.scored_by
 
     @property
     def tile(self) -> Float[Tensor, "rows columns"]:
@@ -63,7 +71,9 @@ class Prior:
         return (self.whole * weights[:, None, None]).sum(0)
 
     @classmethod
-    def measured(cls, selections: Iterable[Selection], *, model: str, layer: int, prompt: str) -> Self:
+    def measured(
+        cls, selections: Iterable[Selection], *, model: str, layer: int, prompt: str, scored_by: str = ""
+    ) -> Self:
         """The mean of the scores of these selections, each sample one image.
 
         Planes of another size than the first are resized to it.
@@ -82,24 +92,23 @@ class Prior:
                 for plane, values in maps.items():
                     rows, columns = next(iter(seen.values()))[0].shape if seen else values.shape
                     seen.setdefault(plane, []).append(_resized(values, (rows, columns)))
-                images += bool(maps)
-        if not images:
+                images += 1
+        if not seen:
             raise TokenError("A prior needs the scores of at least one visual token; there were none.")
         empty = torch.zeros_like(next(iter(seen.values()))[0])
         planes = [seen.get(plane, []) for plane in range(max(seen) + 1)]
         whole = torch.stack([torch.stack(maps).mean(0) if maps else empty for maps in planes])
         counts = torch.tensor([len(maps) for maps in planes])
-        return cls(whole, counts, model, layer, prompt, images)
+        return cls(whole, counts, model, layer, prompt, images, scored_by)
 
     def merged(self, other: Prior) -> Prior:
         """The prior of these images and those of another, measured in the same way.
 
         Raises:
-            ConfigError: The other was measured on another model, layer or prompt.
+            ConfigError: The other was measured on another model, layer or prompt, or by another stage.
         """
-        ours, theirs = (self.model, self.layer, self.prompt), (other.model, other.layer, other.prompt)
-        if ours != theirs:
-            raise ConfigError(f"These priors were not measured alike: {ours} and {theirs}.")
+        if self.how != other.how:
+            raise ConfigError(f"These priors were not measured alike: {self.how} and {other.how}.")
         planes = max(len(self.whole), len(other.whole))
         rows, columns = self.whole.shape[-2:]
         first, second = (
@@ -109,7 +118,7 @@ class Prior:
         counts = first[0] + second[0]
         total = first[1] * first[0][:, None, None] + second[1] * second[0][:, None, None]
         whole = total / counts.clamp(min=1)[:, None, None]
-        return Prior(whole, counts, *ours, self.images + other.images)
+        return replace(self, whole=whole, counts=counts, images=self.images + other.images)
 
     def at(
         self,
@@ -125,7 +134,7 @@ class Prior:
         Raises:
             TokenError: `whole` is asked for, and the tokens have more planes than were measured.
         """
-        maps = self.tile[None] if layout == "tile" else self.whole
+        maps = (self.tile[None] if layout == "tile" else self.whole).to(present.device)
         planes = positions[..., 0] if layout == "whole" else torch.zeros_like(positions[..., 0])
         if bool((planes.masked_fill(~present, 0) >= len(maps)).any()):
             raise TokenError(
@@ -137,7 +146,7 @@ class Prior:
         widest = int(columns.max()) + 1 if columns.numel() else 1
         size = rows * widest + columns
         for code in size[present].unique().tolist():
-            resized = _resized(maps.to(present.device), divmod(code, widest), resize)
+            resized = _resized(maps, divmod(code, widest), resize)
             here = present & (size == code)
             values[here] = resized[planes[here], positions[here][:, 1], positions[here][:, 2]]
         return values
@@ -153,15 +162,9 @@ class Prior:
             "layer": str(self.layer),
             "prompt": self.prompt,
             "images": str(self.images),
+            "scored_by": self.scored_by,
         }
-        unfinished = file.with_name(f".{file.name}.part")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_bytes(save({"whole": self.whole.contiguous(), "counts": self.counts}, metadata))
-            unfinished.replace(file)
-        except (OSError, SafetensorError) as error:
-            unfinished.unlink(missing_ok=True)
-            raise ConfigError(f"The prior {str(file)!r} cannot be written: {error}.") from error
+        write_whole(file, save({"whole": self.whole.contiguous(), "counts": self.counts}, metadata))
 
     @classmethod
     def load(cls, file: Path) -> Prior:
@@ -180,6 +183,7 @@ class Prior:
                     int(told["layer"]),
                     told["prompt"],
                     int(told["images"]),
+                    told.get("scored_by", ""),
                 )
         except FileNotFoundError as error:
             raise ConfigError(f"There is no prior file {str(file)!r}.") from error
@@ -212,7 +216,8 @@ def _resized(maps: Tensor, size: tuple[int, int], how: Resize = "bilinear") -> T
     else:
         grown = F.interpolate(stack.flatten(2), size[0] * size[1], mode="linear")
     grown = grown.reshape(len(stack), -1)
-    scale = stack.flatten(1).mean(-1) / grown.mean(-1).clamp(min=torch.finfo(torch.float32).tiny)
+    wanted, found = stack.flatten(1).mean(-1), grown.mean(-1)
+    scale = torch.where(found == 0, 1, wanted / torch.where(found == 0, 1, found))
     return (grown * scale[:, None]).reshape(*maps.shape[:-2], *size)
 
 

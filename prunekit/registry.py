@@ -156,6 +156,9 @@ def installed(block: tuple[str, ...] = ()) -> Registry:
             Registry.of({point.name: plugin})
         except Exception as error:
             broken.append(BrokenPlugin(point.name, f"{type(error).__name__}: {error}"))
+            continue
+        if point.name in plugins or plugin in plugins.values():
+            broken.append(BrokenPlugin(point.name, f"{point.value}: another plugin has this name or module"))
         else:
             plugins[point.name] = plugin
     return Registry.of(plugins, broken)
@@ -184,7 +187,7 @@ def _answers(manager: pluggy.PluginManager, hook: str) -> Iterator[tuple[str, An
 
 
 def _stage_entry(plugin: str, stage: object) -> StageEntry:
-    if not (isinstance(stage, type) and issubclass(stage, Stage)):
+    if not (isinstance(stage, type) and issubclass(stage, KINDS)):
         raise PluginError(
             f"The plugin {plugin!r} returned {stage!r} from prunekit_stages, which wants classes that "
             f"derive from {', '.join(kind.__name__ for kind in KINDS)}. {_how_to_block(plugin)}"

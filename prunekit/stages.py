@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self, cast
 
+import torch
 from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -143,7 +144,7 @@ class Selector(Stage):  # pyright: ignore[reportGeneralTypeIssues]
 
     def suppressing(self, before: Kept, after: Kept) -> Kept:
         """Which of the tokens kept after this step keep their neighbours out; by default none."""
-        return after & ~after
+        return torch.zeros_like(after)
 
 
 KINDS: tuple[type[Stage], ...] = (ImportanceScorer, BiasEstimator, GraphBuilder, Selector)

@@ -15,13 +15,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from prunekit.errors import TokenError, UnknownName
-from prunekit.kernels.ranking import packed_key
+from prunekit.kernels.ranking import NEVER, packed_key
 
 if TYPE_CHECKING:
     from prunekit.graph import Graph
 
 Scores = Float[Tensor, "batch tokens"]
-"""Higher is worth more. No unit: only order matters, and for a ratio bias the ratio."""
+"""Higher is worth more. No unit: only order matters, and for a ratio or weight bias the ratio to 0."""
 
 Kept = Bool[Tensor, "batch tokens"]
 """Which tokens are kept: a mask, so no duplicates, no index out of range, and order for free."""
@@ -87,6 +87,8 @@ class TokenBatch:
             raise TokenError(
                 f"positions are (batch, tokens, 3) = {(*lead, 3)}; got {tuple(self.positions.shape)}."
             )
+        if self.positions.dtype != torch.int64:
+            raise TokenError(f"positions are int64 (plane, row, column); got {self.positions.dtype}.")
         if tuple(self.present.shape) != lead or self.present.dtype != torch.bool:
             raise TokenError(
                 f"present is a bool mask (batch, tokens) = {lead}; "
@@ -98,6 +100,9 @@ class TokenBatch:
                     f"signal {signal} is (batch, …, tokens) = ({lead[0]}, …, {lead[1]}); "
                     f"got {tuple(value.shape)}."
                 )
+        devices = {tensor.device for tensor in (self.features, self.positions, self.present)}
+        if len(devices | {value.device for value in self.signals.values()}) > 1:
+            raise TokenError("features, positions, present and signals are on different devices.")
 
     @classmethod
     def grid(
@@ -145,7 +150,8 @@ class TokenBatch:
 class Bias:
     """What a score owes to position or padding rather than content, and how it is taken away.
 
-    `ratio` divides by `values + epsilon`, `difference` subtracts `values`, `weight` multiplies by them.
+    `ratio` divides by `values + epsilon`, `difference` subtracts `values`, `weight` multiplies by them. Ratio
+    and weight make sense of scores of 0 and more only, as attention and norms are.
     """
 
     values: Float[Tensor, "batch tokens"]
@@ -249,35 +255,49 @@ class Selection:
                 f"There is no token {token} of sample {sample}: this selection has {self.kept.shape[-1]} "
                 f"tokens in each of {len(self.kept)} samples."
             )
-        step = int(self.kept_by[sample, token])
-        plane, row, column = self.positions[sample, token].tolist()
-        return Explanation(
-            token=token,
-            position=(plane, row, column),
-            score=float(self.scores[sample, token]),
-            biases=tuple(float(bias.values[sample, token]) for bias in self.biases),
-            debiased=float(self.debiased[sample, token]),
-            kept_by=None if step < 0 else self.steps[step],
-            suppressed_by=self._suppressor(sample, token) if step < 0 else None,
-        )
+        return self._explained(sample, [token])[0]
+
+    def explanations(self, sample: int) -> list[Explanation]:
+        """Why each present token of a sample was kept or dropped."""
+        return self._explained(sample, self.present[sample].nonzero().flatten().tolist())
 
     def without_graph(self) -> Selection:
         """The same selection, holding on to no features; it cannot say who suppressed whom."""
         return replace(self, graph=None)
 
-    def _suppressor(self, sample: int, token: int) -> int | None:
-        """The best of the suppressing neighbours, ties by lowest index."""
+    def _explained(self, sample: int, tokens: list[int]) -> list[Explanation]:
+        suppressors = self._suppressors(sample, tokens)
+        positions, steps = self.positions[sample].tolist(), self.kept_by[sample].tolist()
+        scores, debiased = self.scores[sample].tolist(), self.debiased[sample].tolist()
+        biases = [bias.values[sample].tolist() for bias in self.biases]
+        return [
+            Explanation(
+                token=token,
+                position=tuple(positions[token]),
+                score=scores[token],
+                biases=tuple(bias[token] for bias in biases),
+                debiased=debiased[token],
+                kept_by=None if steps[token] < 0 else self.steps[steps[token]],
+                suppressed_by=None if steps[token] >= 0 or suppressor < 0 else suppressor,
+            )
+            for token, suppressor in zip(tokens, suppressors, strict=True)
+        ]
+
+    def _suppressors(self, sample: int, tokens: list[int], block: int = 256) -> list[int]:
+        """For each token the best of its suppressing neighbours, ties by lowest index; -1 for none."""
         if self.suppressing is None:
-            return None
+            return [-1] * len(tokens)
         if self.graph is None:
             raise TokenError(
                 "This selection has let go of its graph. Of the prompts read in one `with` block only the "
                 "newest keeps it: explain a selection before the next prompt is read."
             )
-        everyone = torch.arange(self.kept.shape[-1], device=self.kept.device)
-        batch = len(self.kept)
-        rows = torch.full((batch, 1), token, device=self.kept.device)
-        near = self.graph.adjacent(rows, everyone.expand(batch, -1))[sample, 0] & self.suppressing[sample]
-        if not bool(near.any()):
-            return None
-        return int(packed_key(self.debiased[sample][None], near[None]).argmax())
+        everyone = torch.arange(self.kept.shape[-1], device=self.kept.device).expand(self.kept.shape)
+        key = packed_key(self.debiased, self.suppressing)[sample]
+        found: list[int] = []
+        for first in range(0, len(tokens), block):
+            rows = everyone.new_tensor(tokens[first : first + block]).expand(len(everyone), -1)
+            near = self.graph.adjacent(rows, everyone)[sample]
+            best = key.expand(near.shape).masked_fill(~near, NEVER).max(-1)
+            found += best.indices.masked_fill(best.values == NEVER, -1).tolist()
+        return found

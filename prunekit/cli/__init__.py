@@ -45,6 +45,3 @@ def main() -> None:
     except PrunekitError as error:
         complain(str(error))
         sys.exit(USER_MISTAKE)
-    except KeyboardInterrupt:
-        complain("Stopped.")
-        sys.exit(130)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
 if TYPE_CHECKING:
-    from torch import nn
     from transformers import BatchFeature
 
     from prunekit.hf import LoadedModel
@@ -58,34 +54,8 @@ def seen_by_model(loaded: LoadedModel, inputs: BatchFeature) -> Image.Image | No
     images = getattr(loaded.processor, "image_processor", None)
     if not isinstance(pixels, torch.Tensor) or pixels.ndim != 4 or len(pixels) != 1 or images is None:
         return None
-    mean, std = (torch.tensor(getattr(images, name, 0.5)) for name in ("image_mean", "image_std"))
+    scales = bool(getattr(images, "do_normalize", True))
+    mean = torch.tensor((getattr(images, "image_mean", None) if scales else None) or 0.0)
+    std = torch.tensor((getattr(images, "image_std", None) if scales else None) or 1.0)
     colours = pixels[0].float().cpu() * std.view(-1, 1, 1) + mean.view(-1, 1, 1)
     return Image.fromarray((255 * colours.clamp(0, 1)).byte().permute(1, 2, 0).numpy())
-
-
-@dataclass(slots=True)
-class Timing:
-    """How long something took, once it has."""
-
-    milliseconds: float = 0.0
-
-
-@contextmanager
-def first_forward(model: nn.Module) -> Generator[Timing]:
-    """Measures the first forward pass inside the block: the prefill of `generate`."""
-    timing = Timing()
-    started: list[float] = []
-
-    def start(*_: object) -> None:
-        started.append(time.perf_counter())
-
-    def stop(*_: object) -> None:
-        if len(started) == 1:
-            timing.milliseconds = 1000 * (time.perf_counter() - started[0])
-
-    hooks = [model.register_forward_pre_hook(start), model.register_forward_hook(stop)]
-    try:
-        yield timing
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -13,11 +13,12 @@ from prunekit.calibration import GENERIC_PROMPT, calibrate
 from prunekit.cli.answers import load_quietly
 from prunekit.cli.console import note, out, print_json, progress
 from prunekit.cli.images import image_files, read_image
-from prunekit.errors import MissingPrior
+from prunekit.errors import ConfigError, MissingPrior
 from prunekit.files import load
 from prunekit.pipeline import Pipeline
 from prunekit.prior import Prior, cached
 from prunekit.stages import Site
+from prunekit.testbed import CHECKPOINT
 
 if TYPE_CHECKING:
     from prunekit.hf import LoadedModel
@@ -51,6 +52,10 @@ def calibrate_command(
     chosen = load(pipeline).swap(at={"layer": layer})
     loaded = load_quietly(model)
     place = file or cached(str(loaded.model.config.name_or_path), layer)
+    if place.parent == CHECKPOINT:
+        raise ConfigError("The embedded model has its own priors; say with --out where to write another.")
+    if place.suffix != ".safetensors":
+        raise ConfigError(f"--out {place}: a prior is a .safetensors file.")
     prior = _measured(loaded, chosen, files, prompt, place)
     planes, rows, columns = prior.whole.shape
     if json:

@@ -13,12 +13,13 @@ from PIL import Image
 from rich.table import Table
 
 from prunekit.budget import parse_budget
-from prunekit.cli.answers import answers, first_forward, load_quietly, model_inputs
+from prunekit.cli.answers import answers, load_quietly, model_inputs
 from prunekit.cli.console import note, out, print_json, progress
-from prunekit.cli.pictures import Cells, draw_selection, save_picture
+from prunekit.cli.pictures import Cells, draw_selection, png
 from prunekit.files import load
 from prunekit.pipeline import Pipeline
 from prunekit.testbed import GRID, Question, Scene, grade, scenes
+from prunekit.writing import write_whole
 
 if TYPE_CHECKING:
     from prunekit.hf import LoadedModel, Report
@@ -36,7 +37,7 @@ CAPTION = (
     "±: half a 95 % interval, by resampling scenes. Tokens are dropped at the entry of layer {layer}: this "
     "small model has read most of a picture after two of its six layers, so later than 1 methods differ "
     "little (try --layer 2). FLOPs: of reading the prompt, convention `exact`. Times: a question, in "
-    "batches of 240. random and uniform_grid look at nothing."
+    "batches of {batch}. random and uniform_grid look at nothing."
 )
 
 
@@ -87,14 +88,14 @@ def demo(
             pipeline = None if name == UNPRUNED else load(name).swap(**changes)
             trials = _tried(loaded, asked, pipeline)
             rows.append(_row(name, trials, asked))
-            if name == DRAWN:
-                _draw(plot, asked, trials[0])
+            if name == DRAWN and trials[0].selection is not None:
+                _draw(plot, asked, trials[0], trials[0].selection)
     if json:
         conditions = {"scenes": scene_count, "seed": seed, "layer": layer, "flops_convention": FLOPS}
         print_json({"rows": [asdict(row) for row in rows], **conditions})
     else:
         out.print(_table(rows, scene_count))
-        note(CAPTION.format(layer=layer))
+        note(CAPTION.format(layer=layer, batch=min(BATCH, len(asked))))
         note(f"Picture written to {plot}.")
 
 
@@ -118,10 +119,12 @@ def _tried(loaded: LoadedModel, asked: Asked, pipeline: Pipeline | None) -> list
 
 
 def _one_batch(loaded: LoadedModel, asked: Asked, pipeline: Pipeline | None) -> Trial:
+    from prunekit import hf
+
     images = [Image.fromarray(scene.image) for scene, _ in asked]
     inputs = model_inputs(loaded, images, [question.text for _, question in asked])
     if pipeline is None:
-        with first_forward(loaded.model) as timing:
+        with hf.first_forward(loaded.model) as timing:
             given = answers(loaded, inputs, ANSWER_TOKENS)
         return Trial(given, timing.milliseconds)
     with pipeline.attach(loaded.model) as pruning:
@@ -138,6 +141,8 @@ def _row(name: str, trials: Sequence[Trial], asked: Asked) -> Row:
     general, general_ci = _share(correct, owners, [not located for located in where])
     located, located_ci = _share(correct, owners, where)
     report = trials[0].report
+    costs = [trial.report.flops[FLOPS] for trial in trials if trial.report]
+    flops = sum(cost.after for cost in costs) / sum(cost.before for cost in costs) if costs else 1.0
     return Row(
         pipeline=name,
         general=general,
@@ -146,7 +151,7 @@ def _row(name: str, trials: Sequence[Trial], asked: Asked) -> Row:
         loc50_ci95=located_ci,
         tokens=report.visual_before[0] if report else GRID**2,
         kept=report.visual_after[0] if report else GRID**2,
-        flops_reduction=report.flops[FLOPS].percent / 100 if report else 0.0,
+        flops_reduction=1 - flops,
         select_ms=sum(trial.report.select_ms for trial in trials if trial.report) / len(asked),
         prefill_ms=sum(trial.prefill_ms for trial in trials) / len(asked),
     )
@@ -164,14 +169,13 @@ def _share(correct: Sequence[bool], owners: Sequence[int], counted: Sequence[boo
     return float(right.sum() / max(total.sum(), 1)), float((high - low) / 2)
 
 
-def _draw(plot: Path, asked: Asked, trial: Trial) -> None:
+def _draw(plot: Path, asked: Asked, trial: Trial, selection: Selection) -> None:
     """The first question for a place, and which tokens answered it."""
     sample = next(number for number, (_, question) in enumerate(asked) if question.box is not None)
     scene, question = asked[sample]
     title = f"{question.text}   {DRAWN}: {trial.given[sample]}   (right: {question.answer})"
-    assert trial.selection is not None
-    picture = draw_selection(Image.fromarray(scene.image), Cells.of(trial.selection, sample), title)
-    save_picture(picture, plot)
+    picture = draw_selection(Image.fromarray(scene.image), Cells.of(selection, sample), title)
+    write_whole(plot, png(picture))
 
 
 def _table(rows: Sequence[Row], scene_count: int) -> Table:

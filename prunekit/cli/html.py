@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prunekit.errors import ConfigError
+from prunekit.cli.pictures import png
 from prunekit.files import to_yaml
+from prunekit.writing import write_whole
 
 if TYPE_CHECKING:
     from prunekit.cli.outcome import Outcome
@@ -29,18 +29,9 @@ def write_report(outcomes: list[Outcome], file: Path) -> None:
     page = environment.get_template("report.html.jinja").render(
         outcomes=outcomes, pipeline=pipeline, yaml=to_yaml(pipeline), picture=_embedded
     )
-    unfinished = file.with_name(f".{file.name}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(page, encoding="utf-8")
-        unfinished.replace(file)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise ConfigError(f"The report {str(file)!r} cannot be written: {error.strerror}.") from error
+    write_whole(file, page.encode())
 
 
 def _embedded(outcome: Outcome) -> str:
     """The picture of an outcome as a data URL."""
-    buffer = BytesIO()
-    outcome.drawn(explain=True).save(buffer, format="PNG")
-    return f"data:image/png;base64,{b64encode(buffer.getvalue()).decode()}"
+    return f"data:image/png;base64,{b64encode(png(outcome.drawn())).decode()}"

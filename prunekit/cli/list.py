@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from prunekit.cli.console import err, out, print_json
 from prunekit.registry import Registry, installed
@@ -22,10 +23,11 @@ def list_installed(
     table = Table("kind", "name", "plugin", box=None, header_style="bold", pad_edge=False)
     table.add_column("file", overflow="fold")
     for entry in registry.stages:
-        table.add_row(entry.kind, entry.name, entry.origin.plugin, str(entry.origin.file))
+        cells = (entry.kind, entry.name, entry.origin.plugin, str(entry.origin.file))
+        table.add_row(*map(Text, cells))
     table.add_section()
     for entry in registry.pipelines:
-        table.add_row("pipeline", entry.name, entry.origin.plugin, str(entry.origin.file))
+        table.add_row(*map(Text, ("pipeline", entry.name, entry.origin.plugin, str(entry.origin.file))))
     out.print(table, soft_wrap=True)
     for plugin in registry.broken:
         err.print(f"The plugin {plugin.name!r} could not be loaded: {plugin.reason}", markup=False)

@@ -6,6 +6,7 @@ import keyword
 import re
 import shutil
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 from typing import Annotated
@@ -54,6 +55,8 @@ def new_plugin(
 def _check_name(module: str) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", module) or keyword.iskeyword(module):
         raise ConfigError(f"{module!r} cannot name a stage: write lower-case words, like edge_energy.")
+    if find_spec(module) is not None:
+        raise ConfigError(f"There is a module {module!r} already; choose another name for the plugin.")
     for entry in installed().stages:
         if entry.name == module:
             raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,15 +28,11 @@ class Outcome:
     answer: str
     answer_unpruned: str
     selection: Selection
+    explanations: Sequence[Explanation]
     report: Report
 
-    def explained(self) -> list[Explanation]:
-        """Why each token was kept or dropped."""
-        real = self.selection.present[0].nonzero().squeeze(-1).tolist()
-        return [self.selection.explain(0, token) for token in real]
-
-    def as_data(self, explain: bool = False) -> dict[str, Any]:
-        """The outcome as plain data, for `--json`."""
+    def as_data(self) -> dict[str, Any]:
+        """The outcome as plain data, for `--json`; explanations where they were asked for."""
         data = {
             "image": str(self.file),
             "prompt": self.prompt,
@@ -47,17 +44,17 @@ class Outcome:
             "kept_indices": self.selection.indices[0].tolist(),
             "report": self.report.to_dict(),
         }
-        if explain:
-            data["explanations"] = [asdict(token) for token in self.explained()]
+        if self.explanations:
+            data["explanations"] = [asdict(token) for token in self.explanations]
         return data
 
-    def drawn(self, explain: bool = False) -> Image.Image:
-        """The outcome as a picture, one strip for each plane; with `explain`, lines lead to suppressors.
+    def drawn(self) -> Image.Image:
+        """The outcome as a picture, one strip for each plane; explained, with lines to suppressors.
 
         Where an image became several planes, which part of it each shows is not known here: then only the
         first panel shows the image.
         """
         title = f"{self.prompt}   {self.answer}   (unpruned: {self.answer_unpruned})"
         planes = self.selection.positions[0, self.selection.present[0], 0].unique().tolist()
-        cells = [Cells.of(self.selection, 0, plane, explain) for plane in planes]
+        cells = [Cells.of(self.selection, 0, plane, self.explanations) for plane in planes]
         return stack([draw_selection(self.seen, each, title, overlay=len(planes) == 1) for each in cells])

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from io import BytesIO
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from prunekit.errors import ConfigError
-from prunekit.tokens import Selection
+from prunekit.tokens import Explanation, Selection
 
 PANEL = 360
 MARGIN = 16
@@ -38,10 +37,12 @@ class Cells:
     suppressed: tuple[tuple[Cell, Cell], ...] = ()
 
     @classmethod
-    def of(cls, selection: Selection, sample: int = 0, plane: int = 0, explain: bool = False) -> Cells:
+    def of(
+        cls, selection: Selection, sample: int = 0, plane: int = 0, explanations: Sequence[Explanation] = ()
+    ) -> Cells:
         """The grids of a plane, by default the first of the first sample.
 
-        With `explain`, also the pairs of a dropped token and the one on this plane that suppressed it.
+        With `explanations`, also the pairs of a dropped token and the one on this plane that suppressed it.
         """
         here = selection.present[sample] & (selection.positions[sample, :, 0] == plane)
         rows, columns = selection.positions[sample, here, 1:].cpu().numpy().T
@@ -57,7 +58,7 @@ class Cells:
             laid(selection.debiased[sample, here].float().cpu().numpy(), np.nan),
             laid(selection.kept_by[sample, here].cpu().numpy(), -1).astype(int),
             selection.steps,
-            tuple(_suppressed(selection, sample, plane)) if explain else (),
+            tuple(_suppressed(explanations, plane)),
         )
 
 
@@ -72,7 +73,9 @@ def draw_selection(image: Image.Image, cells: Cells, title: str, overlay: bool =
         "what the model sees": picture,
         "score": _heat(ground, cells.scores),
         "score, debiased": _heat(ground, cells.debiased),
-        f"kept: {int((cells.kept_by >= 0).sum())} of {cells.kept_by.size} tokens": _kept(ground, cells),
+        f"kept: {int((cells.kept_by >= 0).sum())} of {int(np.isfinite(cells.scores).sum())} tokens": _kept(
+            ground, cells
+        ),
     }
     width, height = picture.size
     sheet = Image.new(
@@ -100,20 +103,11 @@ def stack(sheets: list[Image.Image]) -> Image.Image:
     return whole
 
 
-def save_picture(picture: Image.Image, file: Path) -> None:
-    """Writes a PNG, whole or not at all.
-
-    Raises:
-        ConfigError: The place cannot be written to.
-    """
-    unfinished = file.with_name(f".{file.name}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(unfinished, format="PNG")
-        unfinished.replace(file)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise ConfigError(f"The picture {str(file)!r} cannot be written: {error}.") from error
+def png(picture: Image.Image) -> bytes:
+    """The picture as the content of a PNG file."""
+    buffer = BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def _panel_size(image: Image.Image) -> tuple[int, int]:
@@ -159,13 +153,14 @@ def _kept(picture: Image.Image, cells: Cells) -> Image.Image:
     return faded
 
 
-def _suppressed(selection: Selection, sample: int, plane: int) -> Iterator[tuple[Cell, Cell]]:
-    positions = selection.positions[sample].tolist()
-    for token in (selection.present[sample] & ~selection.kept[sample]).nonzero().flatten().tolist():
-        winner = selection.explain(sample, token).suppressed_by
-        if winner is not None and positions[token][0] == positions[winner][0] == plane:
-            (_, *start), (_, *end) = positions[token], positions[winner]
-            yield (start[0], start[1]), (end[0], end[1])
+def _suppressed(explanations: Sequence[Explanation], plane: int) -> Iterator[tuple[Cell, Cell]]:
+    place = {each.token: each.position for each in explanations}
+    for each in explanations:
+        if each.suppressed_by is None:
+            continue
+        start, end = each.position, place[each.suppressed_by]
+        if start[0] == end[0] == plane:
+            yield start[1:], end[1:]
 
 
 def _legend(pen: ImageDraw.ImageDraw, cells: Cells, place: tuple[int, int]) -> None:

@@ -16,9 +16,10 @@ from prunekit.cli.console import note, out, print_json, progress
 from prunekit.cli.html import write_report
 from prunekit.cli.images import image_files, read_image
 from prunekit.cli.outcome import Outcome
-from prunekit.cli.pictures import save_picture, stack
+from prunekit.cli.pictures import png, stack
 from prunekit.files import load, with_settings
 from prunekit.pipeline import Pipeline
+from prunekit.writing import write_whole
 
 if TYPE_CHECKING:
     from prunekit.hf import LoadedModel
@@ -62,22 +63,23 @@ def run(
     chosen = load(pipeline)
     if budget is not None:
         chosen = chosen.swap(budget=parse_budget(budget))
-    chosen = with_settings(chosen, set_ or [])
+    if set_:
+        chosen = with_settings(chosen, set_)
     loaded = load_quietly(model)
     if prior_images:
         measure_if_missing(loaded, chosen, image_files(prior_images))
     outcomes: list[Outcome] = []
     with progress() as bar:
         for file in bar.track(files, description="Answering"):
-            outcomes.append(_asked(loaded, chosen, file, prompt, max_new_tokens))
+            outcomes.append(_asked(loaded, chosen, file, prompt, max_new_tokens, explain or bool(report)))
     if plot is not None:
-        save_picture(stack([outcome.drawn(explain) for outcome in outcomes]), plot)
+        write_whole(plot, png(stack([outcome.drawn() for outcome in outcomes])))
         note(f"Picture written to {plot}.")
     if report is not None:
         write_report(outcomes, report)
         note(f"Report written to {report}.")
     if json:
-        print_json([outcome.as_data(explain) for outcome in outcomes])
+        print_json([outcome.as_data() for outcome in outcomes])
         return
     out.print(_table(outcomes, prompt))
     out.print(str(outcomes[-1].report), markup=False, soft_wrap=True)
@@ -85,15 +87,25 @@ def run(
         out.print(_explanations(outcome))
 
 
-def _asked(loaded: LoadedModel, pipeline: Pipeline, file: Path, prompt: str, max_new_tokens: int) -> Outcome:
+def _asked(
+    loaded: LoadedModel, pipeline: Pipeline, file: Path, prompt: str, max_new_tokens: int, explain: bool
+) -> Outcome:
     picture = read_image(file)
     inputs = model_inputs(loaded, [picture], [prompt])
-    seen = seen_by_model(loaded, inputs) or picture
     with pipeline.attach(loaded.model) as pruning:
         pruned = answers(loaded, inputs, max_new_tokens)
     unpruned = answers(loaded, inputs, max_new_tokens)
+    selection = pruning.selections[0]
     return Outcome(
-        pipeline, file, prompt, seen, pruned[0], unpruned[0], pruning.selections[0], pruning.report()
+        pipeline=pipeline,
+        file=file,
+        prompt=prompt,
+        seen=seen_by_model(loaded, inputs) or picture,
+        answer=pruned[0],
+        answer_unpruned=unpruned[0],
+        selection=selection.without_graph(),
+        explanations=selection.explanations(0) if explain else (),
+        report=pruning.report(),
     )
 
 
@@ -111,7 +123,7 @@ def _explanations(outcome: Outcome) -> Table:
     """The kept tokens first, in the order of their indices, then the dropped ones."""
     columns = ("token", "plane, row, column", "score", "bias", "debiased", "kept by", "suppressed by")
     table = Table(*columns, title=Text(outcome.file.name), box=None, pad_edge=False)
-    for token in sorted(outcome.explained(), key=lambda each: each.kept_by is None):
+    for token in sorted(outcome.explanations, key=lambda each: each.kept_by is None):
         table.add_row(
             str(token.token),
             ", ".join(map(str, token.position)),

@@ -1,4 +1,4 @@
-"""Attaching to transformers models by forward hooks only: hooks on, hooks off, nothing patched.
+"""Attaching to transformers models by hooks on one model object, all taken off again; no class is patched.
 
 with attach(model, select, layer=2) as pruning:
     output = model.generate(**inputs)
@@ -7,6 +7,7 @@ print(pruning.report())
 
 from prunekit.hf.attachment import Attachment, Positions, attach
 from prunekit.hf.choose import Select
+from prunekit.hf.clock import first_forward
 from prunekit.hf.grids import Adapter, GenericAdapter, Grid
 from prunekit.hf.models import LoadedModel, load, prompt_inputs, silence
 from prunekit.hf.pruning import Pruning
@@ -24,6 +25,7 @@ __all__ = [
     "Saving",
     "Select",
     "attach",
+    "first_forward",
     "load",
     "prompt_inputs",
     "silence",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from transformers import Cache
 from prunekit.errors import PrunekitError, UnsupportedModel
 from prunekit.hf.capture import Attending, Captured
 from prunekit.hf.choose import Chooser
+from prunekit.hf.clock import now
 from prunekit.hf.decoder import Decoder, refuse_cache, refuse_changes, refuse_inputs
 from prunekit.hf.flops import Prompt
 from prunekit.hf.forward import Arguments, ForwardPass, Keep, Plan
@@ -58,7 +58,7 @@ class Pruner:
         if self._frozen is not None:
             forward.places = None
         if forward.places is not None:
-            forward.started = _now(forward.real.device)
+            forward.started = now(forward.real.device)
         return forward
 
     def see(
@@ -100,7 +100,7 @@ class Pruner:
 
     def end(self, forward: ForwardPass, selection: Selection) -> Prefill:
         """The facts of a pass that is done, for the report."""
-        prefill_ms = 1e3 * (_now(forward.real.device) - forward.started)
+        prefill_ms = 1e3 * (now(forward.real.device) - forward.started)
         counts = torch.stack([forward.real.sum(1), forward.visual.sum(1), selection.kept.sum(1)], 1)
         prompts = (Prompt(real - visual, visual, kept) for real, visual, kept in counts.tolist())
         return Prefill(tuple(prompts), forward.select_ms, prefill_ms)
@@ -139,10 +139,10 @@ class Pruner:
 
     def _choose(self, forward: ForwardPass, places: Places, states: Tensor) -> Keep:
         _refuse_unseen(forward, self._chooser)
-        start = _now(states.device)
+        start = now(states.device)
         selection = self._chooser(forward, places, states)
         forward.selection = selection
-        forward.select_ms = 1e3 * (_now(states.device) - start)
+        forward.select_ms = 1e3 * (now(states.device) - start)
         keep = ~forward.visual | places.mark(selection.kept, forward.length)
         _refuse_headless(keep, forward)
         return keep
@@ -164,10 +164,3 @@ def _refuse_headless(keep: Keep, forward: ForwardPass) -> None:
             "The last token of a prompt is visual and was dropped, but the answer begins at it. End prompts "
             "with text."
         )
-
-
-def _now(device: torch.device) -> float:
-    """The time when everything asked of the device so far is done, in seconds."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

@@ -8,6 +8,13 @@
 Needs the extra `testing` (Hypothesis).
 """
 
+try:
+    import hypothesis as _
+except ImportError as error:
+    from prunekit.errors import MissingExtra
+
+    raise MissingExtra("prunekit.testing needs Hypothesis: pip install 'prunekit[testing]'.") from error
+
 from prunekit.testing.conformance import conformance, holds
 from prunekit.testing.laws import LAWS, Case, Law, Subject
 from prunekit.testing.strategies import Choice, choices, token_sets

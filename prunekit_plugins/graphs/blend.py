@@ -16,7 +16,7 @@ class Blend(GraphBuilder):
 
     The hybrid graph of D²Pruner (arXiv:2512.19443): alpha 1.0 for understanding, 0.5 for localisation,
     where an edge above 0.8 needs the two to sum to more than 1.6, a soft AND of near and alike. The
-    thresholds of the two parts play no role.
+    thresholds of `cosine` and `grid` play no role here; a stored or joined graph says 0 where it has no edge.
     """
 
     use: Literal["blend"] = "blend"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from threading import get_ident
 from typing import Any, Literal, cast
 
 import torch
@@ -81,7 +82,12 @@ def _nearest(vectors: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if vectors.is_cuda and hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0:
         device = vectors.device.index or 0
         found = faiss.knn_gpu(
-            _resources(device), vectors, vectors, k, metric=faiss.METRIC_INNER_PRODUCT, device=device
+            _resources(device, get_ident()),
+            vectors,
+            vectors,
+            k,
+            metric=faiss.METRIC_INNER_PRODUCT,
+            device=device,
         )
     else:
         host = vectors.cpu()
@@ -107,8 +113,9 @@ def _faiss() -> Any:
 
 
 @cache
-def _resources(device: int) -> Any:
-    """The scratch memory and streams FAISS uses on one GPU, made once."""
+def _resources(device: int, thread: int) -> Any:
+    """The scratch memory and streams FAISS uses on one GPU, made once a thread: they are not to be shared."""
+    del thread
     with torch.cuda.device(device):
         return _faiss().StandardGpuResources()
 

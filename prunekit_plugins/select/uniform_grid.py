@@ -22,13 +22,12 @@ class UniformGrid(Selector):
     use: Literal["uniform_grid"] = "uniform_grid"
 
     def __call__(self, candidates: Candidates, kept: Kept, room: Room) -> Kept:
-        tokens = candidates.tokens
-        eligible = tokens.present & ~kept
-        grown = kept.clone()
-        for sample in range(len(kept)):
+        positions, grown = candidates.tokens.positions.cpu(), kept.cpu().clone()
+        eligible = candidates.tokens.present.cpu() & ~grown
+        for sample, rest in enumerate(room.tolist()):
             free = eligible[sample].nonzero().squeeze(-1)
-            grown[sample, free[_spread(tokens.positions[sample, free], int(room[sample]))]] = True
-        return grown
+            grown[sample, free[_spread(positions[sample, free], rest)]] = True
+        return grown.to(kept.device)
 
 
 def _spread(positions: Tensor, room: int) -> Tensor:
