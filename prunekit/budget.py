@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, TypeAlias
 
 from pydantic import PlainValidator
@@ -14,7 +15,7 @@ RULE = "a budget is a count of tokens (an int: 64) or a share of them in (0, 1] 
 
 
 def _checked(value: object) -> int | float:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**63:
         return value
     if isinstance(value, float) and 0 < value <= 1:
         return value
@@ -42,6 +43,8 @@ def parse_budget(text: str) -> int | float:
         ConfigError: It is neither.
     """
     try:
-        return _checked(float(text) if set(text.lower()) & {".", "e"} else int(text))
+        if re.fullmatch(r"[0-9]+", text):
+            return _checked(int(text))
+        return _checked(float(text) if re.fullmatch(r"[0-9.]+(e-?[0-9]+)?", text) else text)
     except (ValueError, PydanticCustomError) as error:
         raise ConfigError(f"{RULE}; got {text!r}.") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,18 +50,15 @@ def calibrate(
     if not images:
         raise ConfigError("Calibration needs images, and there are none.")
     scorer = pipeline.swap(bias=None, graph=None, select="top_k", budget=1.0)
-    measured = partial(
-        Prior.measured,
-        model=str(loaded.model.config.name_or_path),
-        layer=pipeline.at.layer,
-        prompt=prompt,
-        scored_by=pipeline.importance.model_dump_json(),
-    )
     prior = Prior.load(unfinished) if unfinished is not None and unfinished.is_file() else None
+    layer = pipeline.at.layer
+    how = (str(loaded.model.config.name_or_path), layer, prompt, pipeline.importance.model_dump_json())
+    if prior is not None and prior.how != how:
+        raise ConfigError(f"{str(unfinished)!r} was not measured alike: {prior.how}, and this is {how}.")
     turns = iter(track(range(prior.images if prior else 0, len(images))))
     while batch := list(islice(turns, SAVE_EVERY)):
         scored = (_scored(loaded, scorer, images[number](), prompt) for number in batch)
-        newest = measured(selection for each in scored for selection in each)
+        newest = Prior.measured((selection for each in scored for selection in each), *how)
         prior = prior.merged(newest) if prior else newest
         if unfinished is not None:
             prior.save(unfinished)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -21,6 +21,9 @@ from prunekit.registry import Registry, installed
 from prunekit.strict import mistakes
 
 YamlPath = tuple[int | str, ...]
+
+MOST_NODES = 10_000
+"""How many values a pipeline file may hold, aliases followed: enough for any, too few for a bomb."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -83,11 +86,14 @@ class _Mark:
 
 @dataclass(frozen=True, slots=True)
 class _Document:
-    """A parsed file: its data, where each path stands, and what is wrong with it as YAML."""
+    """A parsed file: its data, where each path stands, what is wrong with it as YAML, and whether it has
+    lost the parent it names.
+    """
 
     data: dict[str, Any]
     marks: Mapping[YamlPath, _Mark]
     faults: tuple[str, ...]
+    orphan: bool = False
 
     def mark(self, path: YamlPath) -> _Mark:
         """The place of a path, or of the nearest block around it.
@@ -119,7 +125,11 @@ def load(name: str | Path, registry: Registry | None = None) -> Pipeline:
     try:
         pipeline = Pipeline.model_validate(document.data, context={"registry": registry})
     except ValidationError as error:
-        marked = [(document.mark(path), why) for path, why in mistakes(error).items()]
+        marked = [
+            (document.mark(path), why)
+            for path, why in mistakes(error).items()
+            if not document.orphan or path[0] in document.data
+        ]
         faults += [mark.fault(why) for mark, why in sorted(marked, key=lambda item: item[0].line)]
     else:
         if not faults:
@@ -149,7 +159,7 @@ def with_settings(pipeline: Pipeline, settings: Sequence[str]) -> Pipeline:
             raise ConfigError(f"--set {setting}: write path=value, for instance graph.alpha=0.5.")
         try:
             value = yaml.load(text, Loader=_Loader)
-        except (yaml.YAMLError, ValueError) as error:
+        except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError) as error:
             raise ConfigError(f"--set {setting}: the value is not YAML: {error}.") from error
         _put(data, path.split("."), value, setting)
     return Pipeline.validated(data, installed(), f"{pipeline.name} with --set {' '.join(settings)}")
@@ -188,7 +198,11 @@ def _path_of(name: str | Path, registry: Registry, beside: Path) -> Path:
     path = Path(name)
     if path.suffix in {".yaml", ".yml"} or isinstance(name, Path):
         path = path if path.is_absolute() else beside / path
-        if not path.is_file():
+        try:
+            there = path.is_file()
+        except (OSError, ValueError):
+            there = False
+        if not there:
             raise ConfigError(f"There is no pipeline file {str(path)!r}.")
         return path
     return registry.pipeline(name).origin.file
@@ -201,16 +215,11 @@ def _with_parents(path: Path, registry: Registry, children: tuple[Path, ...]) ->
     parent = document.data.pop("extends", None)
     if parent is None:
         return document
-    mark = document.mark(("extends",))
-    if not isinstance(parent, str):
-        raise ConfigError(mark.fault("extends: name one pipeline or file."))
     try:
-        parent_path = _path_of(parent, registry, beside=path.parent).resolve()
+        parent_path = _parent(parent, path, registry, children)
     except PrunekitError as error:
-        raise ConfigError(mark.fault(f"extends: {error}")) from error
-    if parent_path in (*children, path):
-        circle = " → ".join(file.name for file in (*children, path, parent_path))
-        raise ConfigError(mark.fault(f"extends: goes round in a circle: {circle}."))
+        fault = document.mark(("extends",)).fault(f"extends: {error}")
+        return replace(document, faults=(*document.faults, fault), orphan=True)
     inherited = _with_parents(parent_path, registry, (*children, path))
     replaced = {(), *((block,) for block in document.data)}
     kept = {path: mark for path, mark in inherited.marks.items() if path[:1] not in replaced}
@@ -218,7 +227,19 @@ def _with_parents(path: Path, registry: Registry, children: tuple[Path, ...]) ->
         {**inherited.data, **document.data},
         {**kept, **document.marks},
         (*document.faults, *inherited.faults),
+        inherited.orphan,
     )
+
+
+def _parent(name: object, path: Path, registry: Registry, children: tuple[Path, ...]) -> Path:
+    """The file of the pipeline that the one at `path` extends."""
+    if not isinstance(name, str):
+        raise ConfigError("name one pipeline or file.")
+    parent = _path_of(name, registry, beside=path.parent).resolve()
+    if parent in (*children, path):
+        circle = " → ".join(file.name for file in (*children, path, parent))
+        raise ConfigError(f"goes round in a circle: {circle}.")
+    return parent
 
 
 def _parsed(path: Path) -> _Document:
@@ -231,7 +252,7 @@ def _parsed(path: Path) -> _Document:
     marker = _Marker(str(path), text.splitlines() or [""])
     try:
         node = yaml.compose(text, Loader=_Loader)
-        if not isinstance(node, yaml.MappingNode):
+        if node is None or node.tag != "tag:yaml.org,2002:map":
             blocks = ", ".join((*Pipeline.model_fields, "extends"))
             raise ConfigError(marker.at(1, 1).fault(f"a pipeline is a mapping of blocks: {blocks}."))
         marker.walk(node, ())
@@ -241,7 +262,8 @@ def _parsed(path: Path) -> _Document:
         what = getattr(error, "problem", None) or str(error)
         place = marker.at(mark.line + 1, mark.column + 1) if mark else marker.at(1, 1)
         raise ConfigError(place.fault(f"this is not YAML: {' '.join(what.split())}.")) from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        # What a tag such as !!bool promises of a value, and the value does not keep.
         raise ConfigError(marker.at(1, 1).fault(f"this cannot be read: {error}.")) from error
     return _Document(data, marker.marks, tuple(marker.faults))
 
@@ -254,6 +276,7 @@ class _Marker:
         self._lines = lines
         self.marks: dict[YamlPath, _Mark] = {(): self.at(1, 1)}
         self.faults: list[str] = []
+        self._walked = 0
 
     def at(self, line: int, column: int) -> _Mark:
         """The place at a line and column, counted from 1."""
@@ -267,6 +290,9 @@ class _Marker:
             ConfigError: A block contains itself, so that there is no end to it.
         """
         here = self._place(node)
+        self._walked += 1
+        if self._walked > MOST_NODES:
+            raise ConfigError(here.fault(f"this is too large for a pipeline: more than {MOST_NODES} values."))
         if node in above:
             raise ConfigError(here.fault("this block contains itself."))
         self.marks.setdefault(path, here)

@@ -7,21 +7,21 @@ TokenBatch ─────┼── bias ────────► Bias ──
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 
 import torch
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from prunekit.budget import Budget, room_for
-from prunekit.errors import ConfigError, TokenError
+from prunekit.errors import ConfigError, PluginError, PrunekitError, TokenError
 from prunekit.graph import Graph, NoEdges
 from prunekit.kernels.ranking import best
 from prunekit.registry import Registry, installed
 from prunekit.stages import BiasEstimator, GraphBuilder, ImportanceScorer, Selector, Site, Stage
 from prunekit.strict import Strict, mistakes
-from prunekit.tokens import Candidates, Kept, Room, Scores, Selection, Signal, TokenBatch
+from prunekit.tokens import Bias, Candidates, Kept, Room, Scores, Selection, Signal, TokenBatch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -62,6 +62,8 @@ class Pipeline(Strict, frozen=True):
     fold: each gets what is kept so far and the room left. Room that none of them uses goes to the best
     tokens left, so that a selection always has exactly as many tokens as the budget says.
     """
+
+    also: ClassVar[tuple[str, ...]] = ("extends",)
 
     name: str = Field("unnamed", description="What the pipeline is called in tables and reports.")
     cites: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
@@ -123,17 +125,17 @@ class Pipeline(Strict, frozen=True):
         Raises:
             TokenError: A stage gave something that does not fit the tokens.
         """
-        scores = _fitting(self.importance(tokens), tokens, self.importance)
-        debiased, biases = scores, tuple(bias(tokens) for bias in self.bias)
+        scores = _fitting(_asked(self.importance, tokens), tokens, self.importance)
+        debiased, biases = scores, tuple(_asked(bias, tokens) for bias in self.bias)
         for stage, bias in zip(self.bias, biases, strict=True):
             debiased = _fitting(bias.remove(debiased), tokens, stage)
-        graph: Graph = NoEdges(tokens.present) if self.graph is None else self.graph(tokens)
+        graph: Graph = NoEdges(tokens.present) if self.graph is None else _asked(self.graph, tokens)
         candidates = Candidates(tokens, debiased, graph)
         room = room_for(tokens.counts, self.budget)
         kept = suppressing = torch.zeros_like(tokens.present)
         kept_by = torch.full_like(kept, -1, dtype=torch.long)
         for step, selector in enumerate(self.select):
-            grown = selector(candidates, kept, room - kept.sum(-1))
+            grown = _asked(selector, candidates, kept, room - kept.sum(-1))
             _check_growth(grown, kept, tokens, room, selector)
             kept_by = torch.where(grown & ~kept, step, kept_by)
             suppressing = suppressing | selector.suppressing(kept, grown)
@@ -180,6 +182,7 @@ class Pipeline(Strict, frozen=True):
         """
         from prunekit import hf
 
+        hf.find_decoder(model, self.at.layer)
         bound = self.bind(Site(str(model.config.name_or_path), self.at.layer))
         return hf.attach(
             model,
@@ -189,6 +192,25 @@ class Pipeline(Strict, frozen=True):
             positions=self.positions,
             adapters=installed().adapters,
         )
+
+
+def _asked(stage: Stage, *arguments: Any) -> Any:
+    """What a stage gives; an error that is none of prunekit's is named after the stage."""
+    try:
+        given = cast("Callable[..., Any]", stage)(*arguments)
+    except PrunekitError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"The {stage.kind} stage {stage.use!r} failed: {type(error).__name__}: {error}."
+        ) from error
+    wanted = {"bias": Bias, "graph": Graph}.get(stage.kind, torch.Tensor)
+    if not isinstance(given, wanted):
+        raise PluginError(
+            f"The {stage.kind} stage {stage.use!r} must give a {wanted.__name__}; it gave a "
+            f"{type(given).__name__}."
+        )
+    return given
 
 
 def _fitting(scores: Scores, tokens: TokenBatch, stage: Stage) -> Scores:

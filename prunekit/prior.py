@@ -72,7 +72,7 @@ class Prior:
 
     @classmethod
     def measured(
-        cls, selections: Iterable[Selection], *, model: str, layer: int, prompt: str, scored_by: str = ""
+        cls, selections: Iterable[Selection], model: str, layer: int, prompt: str, scored_by: str = ""
     ) -> Self:
         """The mean of the scores of these selections, each sample one image.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pluggy
 
@@ -92,7 +92,7 @@ class Registry:
         pipelines = tuple(
             PipelineEntry(name, Origin(plugin, Path(file)))
             for plugin, found in _answers(manager, "prunekit_pipelines")
-            for name, file in found.items()
+            for name, file in _existing(plugin, found).items()
         )
         adapters = tuple(adapter for _, found in _answers(manager, "prunekit_adapters") for adapter in found)
         _refuse_doubles(stages, lambda entry: f"{entry.kind} stage {entry.name!r}")
@@ -154,7 +154,7 @@ def installed(block: tuple[str, ...] = ()) -> Registry:
         try:
             plugin = point.load()
             Registry.of({point.name: plugin})
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             broken.append(BrokenPlugin(point.name, f"{type(error).__name__}: {error}"))
             continue
         if point.name in plugins or plugin in plugins.values():
@@ -201,6 +201,22 @@ def _stage_entry(plugin: str, stage: object) -> StageEntry:
     return StageEntry(stage.kind, use, stage, Origin(plugin, Path(inspect.getfile(stage))))
 
 
+def _existing(plugin: str, files: object) -> Mapping[str, Path]:
+    """The pipelines of a plugin, if they are a mapping of names to files that are there."""
+    if not isinstance(files, Mapping):
+        raise PluginError(
+            f"The plugin {plugin!r} returned {files!r} from prunekit_pipelines, which wants a mapping of "
+            f"names to YAML files. {_how_to_block(plugin)}"
+        )
+    for name, file in cast("Mapping[str, Path]", files).items():
+        if not Path(file).is_file():
+            raise PluginError(
+                f"The plugin {plugin!r} names a file for the pipeline {name!r} that is not there: {file}. "
+                f"{_how_to_block(plugin)}"
+            )
+    return cast("Mapping[str, Path]", files)
+
+
 def _refuse_doubles(entries: Iterable[Thing], title: Callable[[Thing], str]) -> None:
     seen: dict[str, Any] = {}
     for entry in entries:
@@ -208,7 +224,8 @@ def _refuse_doubles(entries: Iterable[Thing], title: Callable[[Thing], str]) -> 
         if held is not entry:
             first, second = held.origin.plugin, entry.origin.plugin  # pyright: ignore
             raise PluginError(
-                f"Two plugins bring the {title(entry)}: {first!r} and {second!r}. {_how_to_block(second)}"
+                f"Two plugins bring the {title(entry)}: {first!r} and {second!r}. To go on without one of "
+                f"them, set {BLOCKED}={first} or {BLOCKED}={second}."
             )
 
 

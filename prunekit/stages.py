@@ -86,15 +86,15 @@ class Stage(Strict, ABC, frozen=True):
         if not isinstance(value, Mapping):
             raise PydanticCustomError(
                 "stage",
-                "{kind}: write a name, or a mapping with `use: name`; got {got}",
-                {"kind": cls.kind, "got": type(value).__name__},
+                "write a name, or a mapping with `use: name`; got {got}",
+                {"got": type(value).__name__},
             )
         fields = cast("Mapping[str, Any]", value)
         name = fields.get("use")
         if not isinstance(name, str):
             raise PydanticCustomError(
-                "stage", "{kind}: `use` must name a stage, for instance `use: {example}`",
-                {"kind": cls.kind, "example": _book(info).example(cls.kind)},
+                "stage", "`use` must name a stage, for instance `use: {example}`",
+                {"example": _book(info).example(cls.kind)},
             )  # fmt: skip
         try:
             stage = _book(info).stage(cls.kind, name)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
@@ -14,13 +14,16 @@ from prunekit.errors import nearest
 class Strict(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=False):
     """A frozen model that takes no field it does not have, and no value it would have to bend."""
 
+    also: ClassVar[tuple[str, ...]] = ()
+    """Words that may stand beside the fields in a file."""
+
     @model_validator(mode="wrap")
     @classmethod
     def _teach(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         try:
             return handler(value)
         except ValidationError as error:
-            told = [_told(item, cls.model_fields) for item in error.errors(include_url=False)]
+            told = [_told(item, (*cls.model_fields, *cls.also)) for item in error.errors(include_url=False)]
             raise ValidationError.from_exception_data(cls.__name__, told) from error
 
 
@@ -36,7 +39,7 @@ def mistakes(error: ValidationError) -> dict[tuple[int | str, ...], str]:
     return found
 
 
-def _told(item: ErrorDetails, fields: Mapping[str, object]) -> InitErrorDetails:
+def _told(item: ErrorDetails, fields: Sequence[str]) -> InitErrorDetails:
     message = item["msg"].removeprefix("Value error, ")
     if len(item["loc"]) == 1 and item["type"] == "extra_forbidden":
         message = f"there is no such field here. {nearest(str(item['loc'][0]), fields)}"

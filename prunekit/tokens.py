@@ -80,8 +80,11 @@ class TokenBatch:
     signals: Mapping[Signal, Tensor] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
+        for name in ("features", "positions", "present"):
+            if not isinstance(getattr(self, name), Tensor):
+                raise TokenError(f"{name} must be a tensor; got a {type(getattr(self, name)).__name__}.")
         lead = tuple(self.features.shape[:2])
-        if self.features.ndim != 3:
+        if self.features.ndim != 3 or not self.features.shape[-1]:
             raise TokenError(f"features are (batch, tokens, dim); got {tuple(self.features.shape)}.")
         if tuple(self.positions.shape) != (*lead, 3):
             raise TokenError(
@@ -114,7 +117,7 @@ class TokenBatch:
     ) -> TokenBatch:
         """Full samples in raster order: one plane of `rows` × `columns` after another."""
         batch, count, _ = features.shape
-        if rows * columns == 0 or count % (rows * columns):
+        if rows < 1 or columns < 1 or count % (rows * columns):
             raise TokenError(f"{count} tokens are not a whole number of {rows} × {columns} planes.")
         index = torch.arange(count, device=features.device)
         cell = index % (rows * columns)

@@ -8,6 +8,19 @@ from pathlib import Path
 from prunekit.errors import ConfigError
 
 
+def check_place(file: Path) -> None:
+    """Refuses a place that cannot become a file, before any work is done for it.
+
+    Raises:
+        ConfigError: It is a folder, or lies in something that is none.
+    """
+    if file.is_dir() or not file.name:
+        raise ConfigError(f"{str(file)!r} is a folder; name a file in it.")
+    above = next(folder for folder in file.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise ConfigError(f"{str(file)!r} cannot be written: {str(above)!r} is no folder to write to.")
+
+
 def write_whole(file: Path, content: bytes) -> None:
     """Writes a file beside its place, then moves it there; makes missing folders.
 

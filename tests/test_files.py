@@ -1,5 +1,6 @@
 """Pipeline files: read back as written, wrong ones refused with their place, and nothing else ever raised."""
 
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -72,7 +73,7 @@ biases = st.one_of(
 pipelines = st.fixed_dictionaries(
     {"importance": st.sampled_from(["feature_norm", "constant", "text_attention"]),
      "select": st.lists(selectors, min_size=1, max_size=3)},
-    optional={"name": st.text(), "cites": st.lists(st.text()), "budget": st.one_of(st.integers(1), shares),
+    optional={"name": st.text(), "cites": st.lists(st.text()), "budget": st.one_of(st.integers(1, 2**63 - 1), shares),
               "at": st.fixed_dictionaries({"layer": st.integers(0, 99)}), "graph": graphs,
               "bias": st.lists(biases, max_size=3), "positions": st.sampled_from(["keep", "repack"])},
 )  # fmt: skip
@@ -343,3 +344,48 @@ def test_any_setting_gives_a_pipeline_or_a_refusal(path, value):
         assert isinstance(with_settings(pk.load("d2pruner"), [f"{path}={value}"]), pk.Pipeline)
     except pk.PrunekitError as error:
         assert str(error)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'name: !!bool "x"',
+        "name: !!int [1]",
+        'name: !!timestamp "x"',
+        "!!set {name, importance}",
+        "name: !!python/object:os.system x",
+        "budget: 99999999999999999999999",
+        "a: &a [x, x]\n"
+        + "".join(f"{b}: &{b} [{','.join(['*' + a] * 9)}]\n" for a, b in pairwise("abcdefghi")),
+    ],
+)
+def test_what_yaml_can_do_and_a_pipeline_must_not(text, tmp_path):
+    file = tmp_path / "odd.yaml"
+    file.write_text(text)
+    with pytest.raises(pk.ConfigError, match=r"odd\.yaml:"):
+        pk.load(file)
+
+
+def test_an_unknown_parent_hides_no_other_mistake(tmp_path):
+    file = tmp_path / "orphan.yaml"
+    file.write_text("extends: d2prunr\nnme: x\nselect: topk\n")
+    with pytest.raises(pk.ConfigError) as error:
+        pk.load(file)
+    told = str(error.value)
+    for hint in ("Did you mean 'd2pruner'?", "Did you mean 'name'?", "Did you mean 'top_k'?"):
+        assert hint in told
+    assert "required" not in told
+
+
+def test_extends_is_among_the_words_of_a_file(tmp_path):
+    file = tmp_path / "extend.yaml"
+    file.write_text("extend: d2pruner\n")
+    with pytest.raises(pk.ConfigError, match="Did you mean 'extends'"):
+        pk.load(file)
+
+
+def test_a_mistake_in_a_replaced_block_points_into_the_child(tmp_path):
+    file = tmp_path / "child.yaml"
+    file.write_text("extends: d2pruner\ngraph: {use: blend, semantic: cosine}\n")
+    with pytest.raises(pk.ConfigError, match=r"child\.yaml:2:1: graph\.spatial"):
+        pk.load(file)

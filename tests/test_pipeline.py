@@ -207,3 +207,37 @@ def test_stages_bind_at_any_depth(tmp_path, prior_file):
     assert bound.bias[0].prior == str(tmp_path / "prior-layer2.safetensors")
     assert bound.graph == pk.load("d2pruner").graph
     assert pk.load("fastv").bind(site) == pk.load("fastv")
+
+
+class Failing(pk.ImportanceScorer):
+    """Raises what is none of prunekit's errors."""
+
+    use: Literal["failing"] = "failing"
+
+    def __call__(self, tokens):
+        raise RuntimeError("out of luck")
+
+
+class Silent(pk.Selector):
+    """Gives nothing."""
+
+    use: Literal["silent"] = "silent"
+
+    def __call__(self, candidates, kept, room):
+        return None
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [({"importance": Failing()}, "'failing' failed: RuntimeError: out of luck"),
+     ({"select": Silent()}, "'silent' must give a Tensor; it gave a NoneType")],
+)  # fmt: skip
+def test_a_failing_stage_is_named(changes, told):
+    tokens = pk.TokenBatch.grid(torch.ones(1, 9, 2), 3, 3)
+    with pytest.raises(pk.PluginError, match=told):
+        pk.load("random").swap(**changes)(tokens)
+
+
+def test_models_are_looked_at_before_priors():
+    with pytest.raises(pk.UnsupportedModel):
+        pk.load("d2pruner").attach(torch.nn.Linear(1, 1))

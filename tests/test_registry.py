@@ -92,7 +92,10 @@ def test_two_plugins_with_one_stage_are_both_named(declared):
 
 
 def test_two_plugins_with_one_pipeline_are_both_named(tmp_path):
-    one, other = plugin(mine=tmp_path / "a.yaml"), plugin(mine=tmp_path / "b.yaml")
+    files = [tmp_path / "a.yaml", tmp_path / "b.yaml"]
+    for file in files:
+        file.write_text("extends: random\n")
+    one, other = (plugin(mine=file) for file in files)
     with pytest.raises(pk.PluginError, match="pipeline 'mine': 'first' and 'second'"):
         Registry.of({"first": one, "second": other})
 
@@ -170,3 +173,39 @@ def test_plugins_can_be_blocked_from_outside(declared, monkeypatch):
 
 def test_the_registry_is_made_once():
     assert pk.installed() is pk.installed()
+
+
+def test_contradicting_plugins_are_both_offered_for_blocking():
+    with pytest.raises(pk.PluginError, match="PRUNEKIT_BLOCK=first or PRUNEKIT_BLOCK=second"):
+        Registry.of({"first": plugin(Loudest), "second": plugin(Second)})
+
+
+def test_a_plugin_that_ends_the_program_on_import_is_reported(monkeypatch):
+    class Leaving(EntryPoint):
+        def load(self):
+            raise SystemExit(3)
+
+    real = list(registry.entry_points(group=registry.GROUP))
+    points = [*real, Leaving("leaving", "leaving", registry.GROUP)]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    registry.installed.cache_clear()
+    try:
+        found = registry.installed()
+        assert [plugin.name for plugin in found.broken] == ["leaving"]
+        assert found.stage("select", "mis")
+    finally:
+        registry.installed.cache_clear()
+
+
+def test_a_second_plugin_of_one_name_replaces_nobody(declared):
+    declared(top_k=plugin(Loudest))
+    found = registry.installed()
+    assert [broken.name for broken in found.broken] == ["top_k"]
+    assert found.stage("select", "top_k")
+
+
+def test_a_pipeline_whose_file_is_missing_is_reported(declared, tmp_path):
+    declared(ghostly=plugin(ghost=tmp_path / "ghost.yaml"))
+    (broken,) = registry.installed().broken
+    assert broken.name == "ghostly"
+    assert "ghost.yaml" in broken.reason

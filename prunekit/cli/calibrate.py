@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,7 @@ from prunekit.pipeline import Pipeline
 from prunekit.prior import Prior, cached
 from prunekit.stages import Site
 from prunekit.testbed import CHECKPOINT
+from prunekit.writing import check_place
 
 if TYPE_CHECKING:
     from prunekit.hf import LoadedModel
@@ -50,6 +52,8 @@ def calibrate_command(
     """
     files = image_files(images)
     chosen = load(pipeline).swap(at={"layer": layer})
+    if file is not None:
+        check_place(file)
     loaded = load_quietly(model)
     place = file or cached(str(loaded.model.config.name_or_path), layer)
     if place.parent == CHECKPOINT:
@@ -82,14 +86,15 @@ def measure_if_missing(loaded: LoadedModel, pipeline: Pipeline, files: Sequence[
 def _measured(
     loaded: LoadedModel, pipeline: Pipeline, files: Sequence[Path], prompt: str, place: Path
 ) -> Prior:
-    """Measures a prior with a progress bar, going on where an earlier run stopped, and saves it."""
+    """Measures a prior with a progress bar, going on where an earlier run on these images stopped."""
+    album = sha256("\n".join(map(str, files)).encode()).hexdigest()[:8]
     with progress() as bar:
         prior = calibrate(
             loaded,
             [partial(read_image, file) for file in files],
             pipeline,
             prompt=prompt,
-            unfinished=place.with_name(f"{place.name}.unfinished"),
+            unfinished=place.with_name(f"{place.name}.{album}.unfinished"),
             track=partial(bar.track, description="Measuring"),
         )
     prior.save(place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from typing import Any
 
@@ -25,8 +26,18 @@ def note(message: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """The result, for a machine."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    """The result, for a machine: strict JSON, with null where a number is none."""
+    sys.stdout.write(json.dumps(_finite(value), allow_nan=False, indent=2) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
 
 
 def progress() -> Progress:

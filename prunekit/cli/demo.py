@@ -19,7 +19,7 @@ from prunekit.cli.pictures import Cells, draw_selection, png
 from prunekit.files import load
 from prunekit.pipeline import Pipeline
 from prunekit.testbed import GRID, Question, Scene, grade, scenes
-from prunekit.writing import write_whole
+from prunekit.writing import check_place, write_whole
 
 if TYPE_CHECKING:
     from prunekit.hf import LoadedModel, Report
@@ -78,6 +78,7 @@ def demo(
     Example: prunekit demo --scenes 100 --budget 0.2
     """
     room = parse_budget(budget)
+    check_place(plot)
     loaded = load_quietly("testbed")
     answers(loaded, model_inputs(loaded, [Image.new("RGB", (8, 8))], ["warm up"]), ANSWER_TOKENS)
     asked = [(scene, question) for scene in scenes(scene_count, seed) for question in scene.questions]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from prunekit.errors import ConfigError
 
@@ -37,14 +38,21 @@ def read_image(file: Path) -> Image.Image:
     Raises:
         ConfigError: The file holds no image, or a broken one.
     """
-    from PIL import ImageOps
-
     try:
         with Image.open(file) as image:
             upright = ImageOps.exif_transpose(image)
             if upright.has_transparency_data:
                 white = Image.new("RGBA", upright.size, "white")
                 upright = Image.alpha_composite(white, upright.convert("RGBA"))
-            return upright.convert("RGB")
+            return _in_eight_bits(upright).convert("RGB")
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
         raise ConfigError(f"{str(file)!r} cannot be read as an image: {error}.") from error
+
+
+def _in_eight_bits(image: Image.Image) -> Image.Image:
+    """Deep grey images brought to 8 bits; `convert` would clip them."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    values = np.asarray(image, dtype=np.float64)
+    top = 1.0 if image.mode == "F" and values.max() <= 1 else 255.0 if values.max() <= 255 else 65535.0
+    return Image.fromarray((255 * (values / top).clip(0, 1)).round().astype(np.uint8))

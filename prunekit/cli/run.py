@@ -17,9 +17,10 @@ from prunekit.cli.html import write_report
 from prunekit.cli.images import image_files, read_image
 from prunekit.cli.outcome import Outcome
 from prunekit.cli.pictures import png, stack
+from prunekit.errors import ConfigError
 from prunekit.files import load, with_settings
 from prunekit.pipeline import Pipeline
-from prunekit.writing import write_whole
+from prunekit.writing import check_place, write_whole
 
 if TYPE_CHECKING:
     from prunekit.hf import LoadedModel
@@ -59,6 +60,11 @@ def run(
 
     Example: prunekit run --image photo.jpg --prompt "where is the red ring?" --plot kept.png
     """
+    if not prompt.strip():
+        raise ConfigError("--prompt is empty; ask something.")
+    for place in (plot, report):
+        if place is not None:
+            check_place(place)
     files = image_files(image)
     chosen = load(pipeline)
     if budget is not None:

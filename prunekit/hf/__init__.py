@@ -8,6 +8,7 @@ print(pruning.report())
 from prunekit.hf.attachment import Attachment, Positions, attach
 from prunekit.hf.choose import Select
 from prunekit.hf.clock import first_forward
+from prunekit.hf.decoder import find_decoder
 from prunekit.hf.grids import Adapter, GenericAdapter, Grid
 from prunekit.hf.models import LoadedModel, load, prompt_inputs, silence
 from prunekit.hf.pruning import Pruning
@@ -25,6 +26,7 @@ __all__ = [
     "Saving",
     "Select",
     "attach",
+    "find_decoder",
     "first_forward",
     "load",
     "prompt_inputs",

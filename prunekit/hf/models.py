@@ -99,13 +99,16 @@ def prompt_inputs(
     shown = [[each] if isinstance(each, Image) else list(each) for each in images]
     prompts = [_prompt(processor, text, len(row)) for text, row in zip(texts, shown, strict=True)]
     call = cast(Any, processor)
-    return call(
-        text=prompts,
-        images=shown if any(shown) else None,
-        padding=True,
-        padding_side="left",
-        return_tensors="pt",
-    )
+    try:
+        return call(
+            text=prompts,
+            images=shown if any(shown) else None,
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
+        )
+    except ValueError as error:
+        raise PrunekitError(f"The processor cannot make inputs of these prompts: {error}") from error
 
 
 def _source(name: str | PathLike[str]) -> tuple[str, bool]:

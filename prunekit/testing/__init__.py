@@ -8,12 +8,12 @@
 Needs the extra `testing` (Hypothesis).
 """
 
-try:
-    import hypothesis as _
-except ImportError as error:
-    from prunekit.errors import MissingExtra
+from importlib.util import find_spec
 
-    raise MissingExtra("prunekit.testing needs Hypothesis: pip install 'prunekit[testing]'.") from error
+from prunekit.errors import MissingExtra
+
+if find_spec("hypothesis") is None:
+    raise MissingExtra("prunekit.testing needs Hypothesis: pip install 'prunekit[testing]'.")
 
 from prunekit.testing.conformance import conformance, holds
 from prunekit.testing.laws import LAWS, Case, Law, Subject

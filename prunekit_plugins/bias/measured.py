@@ -62,7 +62,8 @@ class Measured(BiasEstimator):
         if file.is_file():
             return self.model_copy(update={"prior": str(file)})
         raise MissingPrior(
-            f"bias.prior: no prior is known for the model {site.model!r} at layer {site.layer}. Measure one: "
+            f"bias.prior: no prior is known for the model {site.model or 'made in memory'!r} at layer "
+            f"{site.layer}. Measure one: "
             f"prunekit calibrate --model {site.model} --layer {site.layer} --images FOLDER, or give "
             "prunekit run --prior-images FOLDER. Or name a file, bias: {use: measured, prior: FILE}, or go "
             "without, bias: null."

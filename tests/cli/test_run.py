@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import Prunekit
 from PIL import Image
 
+from prunekit.cli.console import print_json
+from prunekit.cli.images import read_image
 from prunekit.testbed import GRID
 
 WHERE = "Where is the small red triangle?"
@@ -121,6 +124,13 @@ MISTAKES = {
     "layer before the model": (["--set", "at.layer=0"], "layer"),
     "prior that does not exist": (["--set", "bias.prior=nowhere.safetensors"], "nowhere.safetensors"),
     "prior of another name": (["--set", "bias.prior=testbet-layer2"], "testbed-layer2"),
+    "budget beyond counting": (["--budget", "99999999999999999999999"], "budget"),
+    "budget in another script": (["--budget", "٣"], "budget"),
+    "plot that is a folder": (["--plot", "."], "is a folder"),
+    "plot inside a file": (["--plot", "/etc/hosts/kept.png"], "cannot be written"),
+    "value with a tag": (["--set", "name=!!bool x"], "not YAML"),
+    "image token in the prompt": (["--prompt", "what is <image> red?"], "prompts"),
+    "empty prompt": (["--prompt", " "], "--prompt is empty"),
     "plot into nothing": (["--plot", "/proc/none/kept.png"], "cannot be written"),
 }
 
@@ -169,3 +179,20 @@ def test_explaining_draws_who_suppressed_whom(prunekit: Prunekit, photograph: Pa
     with Image.open(plain) as one, Image.open(explained) as other:
         assert one.size == other.size
         assert one.tobytes() != other.tobytes()
+
+
+def test_deep_grey_images_keep_their_shades(tmp_path: Path):
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    Image.fromarray((ramp / 65535).astype(np.float32)).save(tmp_path / "fraction.tif")
+    for name in ("deep.png", "fraction.tif"):
+        shades = np.asarray(read_image(tmp_path / name))[..., 0].ravel()
+        assert len(set(shades.tolist())) == 256
+        assert (shades.min(), shades.max()) == (0, 255)
+
+
+def test_json_is_strict_where_scores_are_none(capsys: pytest.CaptureFixture[str]):
+    print_json({"score": float("nan"), "scores": [float("inf"), 1.0], "name": "\ud800"})
+    told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert told["score"] is None
+    assert told["scores"] == [None, 1.0]
