@@ -73,7 +73,8 @@ biases = st.one_of(
 pipelines = st.fixed_dictionaries(
     {"importance": st.sampled_from(["feature_norm", "constant", "text_attention"]),
      "select": st.lists(selectors, min_size=1, max_size=3)},
-    optional={"name": st.text(), "cites": st.lists(st.text()), "budget": st.one_of(st.integers(1, 2**63 - 1), shares),
+    optional={"name": st.text(), "cites": st.lists(st.text()),
+              "budget": st.one_of(st.integers(1, 2**63 - 1), shares),
               "at": st.fixed_dictionaries({"layer": st.integers(0, 99)}), "graph": graphs,
               "bias": st.lists(biases, max_size=3), "positions": st.sampled_from(["keep", "repack"])},
 )  # fmt: skip
@@ -346,6 +347,12 @@ def test_any_setting_gives_a_pipeline_or_a_refusal(path, value):
         assert str(error)
 
 
+BOMB = "a: &a [x, x]\n" + "".join(
+    f"{outer}: &{outer} [{','.join([f'*{inner}'] * 9)}]\n" for inner, outer in pairwise("abcdefghi")
+)
+"""Nine lines that mean eighty million values."""
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -355,8 +362,7 @@ def test_any_setting_gives_a_pipeline_or_a_refusal(path, value):
         "!!set {name, importance}",
         "name: !!python/object:os.system x",
         "budget: 99999999999999999999999",
-        "a: &a [x, x]\n"
-        + "".join(f"{b}: &{b} [{','.join(['*' + a] * 9)}]\n" for a, b in pairwise("abcdefghi")),
+        BOMB,
     ],
 )
 def test_what_yaml_can_do_and_a_pipeline_must_not(text, tmp_path):
