@@ -80,9 +80,9 @@ def demo(
     room = parse_budget(budget)
     check_place(plot)
     loaded = load_quietly("testbed")
-    answers(loaded, model_inputs(loaded, [Image.new("RGB", (8, 8))], ["warm up"]), ANSWER_TOKENS)
     asked = [(scene, question) for scene in scenes(scene_count, seed) for question in scene.questions]
     rows: list[Row] = []
+    _one_batch(loaded, asked[:BATCH], None)  # warms up: the first batch of a size pays for its memory
     with progress() as bar:
         for name in bar.track((UNPRUNED, *PIPELINES), description="Pruning"):
             changes = {"budget": room, "at": {"layer": layer}}
