@@ -52,7 +52,7 @@ def calibrate(
     scorer = pipeline.swap(bias=None, graph=None, select="top_k", budget=1.0)
     prior = Prior.load(unfinished) if unfinished is not None and unfinished.is_file() else None
     layer = pipeline.at.layer
-    how = (str(loaded.model.config.name_or_path), layer, prompt, pipeline.importance.model_dump_json())
+    how = (loaded.name, layer, prompt, pipeline.importance.model_dump_json())
     if prior is not None and prior.how != how:
         raise ConfigError(f"{str(unfinished)!r} was not measured alike: {prior.how}, and this is {how}.")
     turns = iter(track(range(prior.images if prior else 0, len(images))))

@@ -124,6 +124,7 @@ class Pipeline(Strict, frozen=True):
 
         Raises:
             TokenError: A stage gave something that does not fit the tokens.
+            PluginError: A stage raised, or gave another kind of thing than its kind should.
         """
         scores = _fitting(_asked(self.importance, tokens), tokens, self.importance)
         debiased, biases = scores, tuple(_asked(bias, tokens) for bias in self.bias)

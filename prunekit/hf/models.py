@@ -35,10 +35,12 @@ class LoadedModel:
     Attributes:
         model: In evaluation mode.
         processor: Makes its inputs from images and texts.
+        name: What it was loaded by: `testbed`, a folder as it was given, or a hub id.
     """
 
     model: PreTrainedModel
     processor: ProcessorMixin
+    name: str
 
 
 def silence() -> None:
@@ -72,7 +74,7 @@ def load(name: str | PathLike[str]) -> LoadedModel:
     except (OSError, ValueError, ImportError) as error:
         raise PrunekitError(f"{source} cannot be loaded: {error}") from error
     moved = cast(torch.nn.Module, model).to("cuda" if gpu else "cpu").eval()
-    return LoadedModel(cast(PreTrainedModel, moved), processor)
+    return LoadedModel(cast(PreTrainedModel, moved), processor, str(name))
 
 
 def prompt_inputs(
