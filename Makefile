@@ -39,4 +39,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf .venv build dist site .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf .venv build dist site .coverage .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
