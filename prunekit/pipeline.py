@@ -19,7 +19,7 @@ from prunekit.errors import ConfigError, PluginError, PrunekitError, TokenError
 from prunekit.graph import Graph, NoEdges
 from prunekit.kernels.ranking import best
 from prunekit.registry import Registry, installed
-from prunekit.stages import BiasEstimator, GraphBuilder, ImportanceScorer, Selector, Site, Stage
+from prunekit.stages import BiasEstimator, GraphBuilder, ImportanceScorer, Selector, Site, Stage, bound
 from prunekit.strict import Strict, mistakes
 from prunekit.tokens import Bias, Candidates, Kept, Room, Scores, Selection, Signal, TokenBatch
 
@@ -161,13 +161,11 @@ class Pipeline(Strict, frozen=True):
         Raises:
             PrunekitError: A stage needs something there that does not exist.
         """
-        bound = {
-            "importance": self.importance.bind(site),
-            "bias": tuple(bias.bind(site) for bias in self.bias),
-            "graph": self.graph and self.graph.bind(site),
-            "select": tuple(selector.bind(site) for selector in self.select),
-        }
-        return self.model_copy(update=bound)
+        return self.model_copy(update={name: bound(held, site) for name, held in self})
+
+    def site(self, model: PreTrainedModel) -> Site:
+        """Where this pipeline is when it is attached to a model."""
+        return Site(str(model.config.name_or_path), self.at.layer)
 
     def attach(self, model: PreTrainedModel) -> Attachment:
         """Prunes what `model` reads, inside a `with` block; off again on the way out, also after an error.
@@ -184,12 +182,12 @@ class Pipeline(Strict, frozen=True):
         from prunekit import hf
 
         hf.find_decoder(model, self.at.layer)
-        bound = self.bind(Site(str(model.config.name_or_path), self.at.layer))
+        there = self.bind(self.site(model))
         return hf.attach(
             model,
-            bound,
+            there,
             layer=self.at.layer,
-            needs=bound.needs,
+            needs=there.needs,
             positions=self.positions,
             adapters=installed().adapters,
         )

@@ -55,8 +55,7 @@ class Stage(Strict, ABC, frozen=True):
         Raises:
             PrunekitError: Something it needs there does not exist.
         """
-        bound = {name: _bound(value, site) for name, value in self.__dict__.items()}
-        return self.model_copy(update=bound)
+        return self.model_copy(update={name: bound(held, site) for name, held in self.__dict__.items()})
 
     @classmethod
     def __get_pydantic_core_schema__(
@@ -178,9 +177,10 @@ def _stages_in(values: Any) -> Iterator[Stage]:
             yield from _stages_in(cast("tuple[object, ...]", value))
 
 
-def _bound(value: Any, site: Site) -> Any:
+def bound(value: Any, site: Site) -> Any:
+    """A field's value with the stages in it bound; anything else as it is."""
     if isinstance(value, Stage):
         return value.bind(site)
     if isinstance(value, tuple):
-        return tuple(_bound(item, site) for item in cast("tuple[object, ...]", value))
+        return tuple(bound(item, site) for item in cast("tuple[object, ...]", value))
     return value

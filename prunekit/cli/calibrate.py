@@ -18,7 +18,6 @@ from prunekit.errors import ConfigError, MissingPrior
 from prunekit.files import load
 from prunekit.pipeline import Pipeline
 from prunekit.prior import Prior, cached
-from prunekit.stages import Site
 from prunekit.testbed import CHECKPOINT
 from prunekit.writing import check_place
 
@@ -54,12 +53,13 @@ def calibrate_command(
     chosen = load(pipeline).swap(at={"layer": layer})
     if file is not None:
         check_place(file)
+        if file.suffix != ".safetensors":
+            raise ConfigError(f"--out {file}: a prior is a .safetensors file.")
     loaded = load_quietly(model)
-    place = file or cached(str(loaded.model.config.name_or_path), layer)
+    site = chosen.site(loaded.model)
+    place = file or cached(site.model, site.layer)
     if place.parent == CHECKPOINT:
         raise ConfigError("The embedded model has its own priors; say with --out where to write another.")
-    if place.suffix != ".safetensors":
-        raise ConfigError(f"--out {place}: a prior is a .safetensors file.")
     prior = _measured(loaded, chosen, files, prompt, place)
     planes, rows, columns = prior.whole.shape
     if json:
@@ -74,7 +74,7 @@ def calibrate_command(
 
 def measure_if_missing(loaded: LoadedModel, pipeline: Pipeline, files: Sequence[Path]) -> None:
     """Measures the prior that the pipeline finds missing for this model, and keeps it where it will look."""
-    site = Site(str(loaded.model.config.name_or_path), pipeline.at.layer)
+    site = pipeline.site(loaded.model)
     try:
         pipeline.bind(site)
     except MissingPrior:
