@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from prunekit.errors import TokenError, UnknownName
+from prunekit.kernels.engine import Engine
 from prunekit.kernels.ranking import NEVER, packed_key
 
 if TYPE_CHECKING:
@@ -173,11 +174,28 @@ class Bias:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """What selectors choose from: the tokens, their debiased scores, and the graph of look-alikes."""
+    """What selectors choose from: the tokens, their debiased scores, and the graph of look-alikes.
+
+    Attributes:
+        tokens: The tokens.
+        scores: Their debiased scores.
+        graph: Who is like whom.
+        limit: No sample has more room than this; None for as much as there are tokens. Known without
+            reading the room from the device.
+        engine: How kernels run: `host` may read values, `device` must not.
+    """
 
     tokens: TokenBatch
     scores: Scores
     graph: Graph
+    limit: int | None = None
+    engine: Engine = "host"
+
+    @property
+    def most(self) -> int:
+        """The most room any sample can have."""
+        tokens = self.scores.shape[-1]
+        return tokens if self.limit is None else min(self.limit, tokens)
 
 
 @dataclass(frozen=True, slots=True)
