@@ -26,8 +26,8 @@ contracts: $(INSTALLED)  ## who may import whom
 docs: $(INSTALLED)       ## the site, in site/
 	$(BIN)/mkdocs build --strict --quiet
 
-bench: $(INSTALLED)      ## benchmarks beside their references
-	$(BIN)/python -m benchmarks.stages
+bench: $(INSTALLED)      ## selection beside its references, as ratios in one run
+	$(BIN)/prunekit bench select
 
 check: lint types contracts docs test
 

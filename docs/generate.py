@@ -195,8 +195,9 @@ def command_line_page() -> str:
         "Results go to stdout, everything else to stderr. A user's mistake ends with exit code 2.",
         f"```text\n{help_of()}\n```",
     ]
-    for name in getattr(get_command(app), "commands"):  # noqa: B009
-        lines += [f"## prunekit {name}", f"```text\n{help_of(name)}\n```"]
+    for name, command in getattr(get_command(app), "commands").items():  # noqa: B009
+        for words in ((name,), *((name, part) for part in getattr(command, "commands", ()))):
+            lines += [f"## prunekit {' '.join(words)}", f"```text\n{help_of(*words)}\n```"]
     return "\n\n".join(lines) + "\n"
 
 

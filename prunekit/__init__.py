@@ -19,7 +19,7 @@ from prunekit.errors import (
     UnsupportedModel,
 )
 from prunekit.files import load, to_yaml
-from prunekit.graph import AllOf, AnyOf, Graph, ImplicitGraph, NoEdges, SparseGraph, blend
+from prunekit.graph import AllOf, AnyOf, Graph, ImplicitGraph, Known, NoEdges, Pick, SparseGraph, blend
 from prunekit.hookspecs import hookimpl
 from prunekit.pipeline import At, Pipeline
 from prunekit.prior import Prior
@@ -36,6 +36,7 @@ from prunekit.tokens import (
     Bias,
     Candidates,
     Explanation,
+    Growth,
     Kept,
     PaddedShare,
     Removal,
@@ -58,13 +59,16 @@ __all__ = [
     "Explanation",
     "Graph",
     "GraphBuilder",
+    "Growth",
     "ImplicitGraph",
     "ImportanceScorer",
     "Kept",
+    "Known",
     "MissingExtra",
     "MissingPrior",
     "NoEdges",
     "PaddedShare",
+    "Pick",
     "Pipeline",
     "PluginError",
     "Prior",

@@ -33,7 +33,19 @@ def room_for(counts: Room, budget: int | float) -> Room:
     """How many tokens each sample keeps: the count, or the floor of the share; at least 1, at most all."""
     if isinstance(budget, int):
         return counts.clamp(max=budget)
-    return (counts.double() * budget).floor().long().clamp(min=1).minimum(counts)
+    return share_of(counts, budget).clamp(min=1).minimum(counts)
+
+
+def share_of(counts: Room, share: float) -> Room:
+    """The floor of the share of each count, `int(count * share)` as Python has it."""
+    # Float64 is what Python computes in, and what MPS does not have.
+    held = counts.cpu() if counts.device.type == "mps" else counts
+    return (held.double() * share).long().to(counts.device)
+
+
+def limit_of(tokens: int, budget: int | float) -> int:
+    """The most room any sample of at most this many tokens can have; from sizes alone, without reading."""
+    return min(tokens, budget) if isinstance(budget, int) else max(int(tokens * budget), 1)
 
 
 def parse_budget(text: str) -> int | float:

@@ -1,8 +1,10 @@
 """Graphs over the tokens of each sample, which answer one question: who is adjacent to whom?
 
-An implicit graph computes its answer from a rule, block by block, so the N × N matrix is never built unless
-asked for; a sparse graph looks it up. Every graph is symmetric, without loops, and has no edge across
-samples and none to padding: the base class sees to that, whatever a rule says.
+A graph is asked in two steps: what it must know of some tokens (`known`: unit vectors, cells), gathered and
+prepared once, and who of two such sets is joined (`joins`). So a walk over many tokens prepares each only
+once, in the order it meets them, and the N × N matrix is never built unless asked for. Every graph is
+symmetric, without loops, and has no edge across samples and none to padding: the base class sees to that,
+whatever a rule says.
 """
 
 from __future__ import annotations
@@ -16,9 +18,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-Places: TypeAlias = Int[Tensor, "batch _"]
-Rule: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""`rule(rows, columns)` gives the similarity in [0, 1] of each row token with each column token."""
+from prunekit.kernels.known import Known, Pick
+
+Rule: TypeAlias = Callable[[Known, Known], Tensor]
+"""`rule(rows, columns)` gives the similarity in [0, 1] of each row token with each column token, from what is
+known of them: tensors (batch, rows, …) and (batch, columns, …) give (batch, rows, columns)."""
+
+Bound: TypeAlias = Callable[[float], int | None]
+"""`bound(level)`: tokens more cells apart than this, or on two planes, are not alike above `level`."""
+
+
+def _unbounded(level: float) -> None:
+    del level
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,25 +42,45 @@ class Graph(ABC):
 
     present: Bool[Tensor, "batch tokens"]
 
+    @abstractmethod
+    def known(self, pick: Pick) -> Known:
+        """What must be known of some tokens to say who is joined: per-token tensors, picked and prepared.
+
+        Args:
+            pick: Takes a per-token tensor (batch, tokens, …) to that of the wanted tokens.
+        """
+
+    @abstractmethod
+    def joins(self, rows: Known, columns: Known) -> Bool[Tensor, "batch rows columns"]:
+        """What this graph says of each pair, before loops and padding are taken out."""
+
+    def alike(self, rows: Known, columns: Known) -> Float[Tensor, "batch rows columns"]:
+        """How alike two tokens are, in [0, 1]; 1 for an edge and 0 for none where a graph knows no more."""
+        return self.joins(rows, columns).float()
+
+    @property
+    def reach(self) -> int | None:
+        """No edge joins tokens more cells apart (Chebyshev) than this, or on two planes; None: unknown."""
+        return None
+
+    def within(self, level: float) -> int | None:
+        """Like `reach`, for pairs alike above `level`, 0 or more."""
+        del level
+        return self.reach
+
     def adjacent(
         self, rows: Int[Tensor, "batch rows"], columns: Int[Tensor, "batch columns"]
     ) -> Bool[Tensor, "batch rows columns"]:
         """Whether an edge joins token `rows[b, r]` to token `columns[b, c]` of sample b."""
         real = self.present.gather(-1, rows)[:, :, None] & self.present.gather(-1, columns)[:, None]
         distinct = rows[:, :, None] != columns[:, None]
-        return self.joins(rows, columns) & real & distinct
-
-    @abstractmethod
-    def joins(
-        self, rows: Int[Tensor, "batch rows"], columns: Int[Tensor, "batch columns"]
-    ) -> Bool[Tensor, "batch rows columns"]:
-        """What this graph says of a pair, before loops and padding are taken out."""
+        return self.joins(self.known(Pick(rows)), self.known(Pick(columns))) & real & distinct
 
     def similarity(
         self, rows: Int[Tensor, "batch rows"], columns: Int[Tensor, "batch columns"]
     ) -> Float[Tensor, "batch rows columns"]:
-        """How alike two tokens are, in [0, 1]; 1 for an edge and 0 for none where a graph knows no more."""
-        return self.adjacent(rows, columns).float()
+        """How alike token `rows[b, r]` and token `columns[b, c]` of sample b are, in [0, 1]."""
+        return self.alike(self.known(Pick(rows)), self.known(Pick(columns)))
 
     def to_dense(self) -> Bool[Tensor, "batch tokens tokens"]:
         """The whole adjacency matrix, for tests, plots and a look."""
@@ -76,28 +107,53 @@ class Graph(ABC):
 class NoEdges(Graph):
     """The neutral element: nobody is adjacent to anybody."""
 
-    def joins(
-        self, rows: Int[Tensor, "batch rows"], columns: Int[Tensor, "batch columns"]
-    ) -> Bool[Tensor, "batch rows columns"]:
+    def known(self, pick: Pick) -> Known:
+        return pick(self.present)
+
+    def joins(self, rows: Known, columns: Known) -> Bool[Tensor, "batch rows columns"]:
         return torch.zeros(*rows.shape, columns.shape[-1], dtype=torch.bool, device=self.present.device)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImplicitGraph(Graph):
-    """An edge wherever `rule` says more than `above`; nothing is stored but what the rule holds."""
+    """An edge wherever `rule` says more than `above`; nothing is stored but what it is computed from.
 
+    Example:
+        >>> tokens = TokenBatch.grid(torch.randn(1, 16, 8), rows=4, columns=4)
+        >>> graph = ImplicitGraph(
+        ...     tokens.present,
+        ...     lambda pick: torch.nn.functional.normalize(pick(tokens.features), dim=-1),
+        ...     lambda rows, columns: (rows @ columns.mT).clamp(0, 1),
+        ...     above=0.8,
+        ... )
+
+    Attributes:
+        knows: What `known` gives.
+        rule: How alike two tokens are, from what is known of them.
+        above: An edge is where the rule says more.
+        bound: How far apart, in cells, tokens alike above a level can be; by default nothing is known.
+    """
+
+    knows: Callable[[Pick], Known]
     rule: Rule
     above: float
+    bound: Bound = _unbounded
 
-    def joins(
-        self, rows: Int[Tensor, "batch rows"], columns: Int[Tensor, "batch columns"]
-    ) -> Bool[Tensor, "batch rows columns"]:
-        return self.similarity(rows, columns) > self.above
+    def known(self, pick: Pick) -> Known:
+        return self.knows(pick)
 
-    def similarity(
-        self, rows: Int[Tensor, "batch rows"], columns: Int[Tensor, "batch columns"]
-    ) -> Float[Tensor, "batch rows columns"]:
+    def joins(self, rows: Known, columns: Known) -> Bool[Tensor, "batch rows columns"]:
+        return self.rule(rows, columns) > self.above
+
+    def alike(self, rows: Known, columns: Known) -> Float[Tensor, "batch rows columns"]:
         return self.rule(rows, columns)
+
+    @property
+    def reach(self) -> int | None:
+        return self.within(self.above)
+
+    def within(self, level: float) -> int | None:
+        return self.bound(level)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,28 +191,27 @@ class SparseGraph(Graph):
         offsets = torch.cat([degrees.new_zeros(1), degrees.cumsum(0)])
         return cls(present, offsets, pair % max(tokens, 1), merged)
 
-    def joins(
-        self, rows: Int[Tensor, "batch rows"], columns: Int[Tensor, "batch columns"]
-    ) -> Bool[Tensor, "batch rows columns"]:
+    def known(self, pick: Pick) -> Known:
+        nodes = torch.arange(self.present.numel(), device=self.present.device)
+        return pick(nodes.view(self.present.shape))
+
+    def joins(self, rows: Known, columns: Known) -> Bool[Tensor, "batch rows columns"]:
         return self._lookup(torch.ones_like(self.neighbours, dtype=torch.bool), rows, columns)
 
-    def similarity(
-        self, rows: Int[Tensor, "batch rows"], columns: Int[Tensor, "batch columns"]
-    ) -> Float[Tensor, "batch rows columns"]:
+    def alike(self, rows: Known, columns: Known) -> Float[Tensor, "batch rows columns"]:
         return self._lookup(self.weights, rows, columns)
 
-    def _lookup(self, values: Tensor, rows: Places, columns: Places) -> Tensor:
-        """Lays the neighbour lists of the asked rows out as rows of N, then picks the columns."""
-        batch, tokens = self.present.shape
-        node = (torch.arange(batch, device=rows.device)[:, None] * tokens + rows).flatten()
+    def _lookup(self, values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Lays the neighbour lists of the asked nodes out as rows of N, then picks the columns."""
+        tokens, node = self.present.shape[-1], rows.flatten()
         first, degree = self.offsets[node], self.offsets[node + 1] - self.offsets[node]
-        owner = torch.arange(len(node), device=rows.device).repeat_interleave(degree)
-        step = torch.arange(len(owner), device=rows.device) - (degree.cumsum(0) - degree)[owner]
+        owner = torch.arange(len(node), device=node.device).repeat_interleave(degree)
+        step = torch.arange(len(owner), device=node.device) - (degree.cumsum(0) - degree)[owner]
         edge = first[owner] + step
         laid = values.new_zeros(len(node), tokens)
         laid[owner, self.neighbours[edge]] = values[edge]
-        laid = laid.view(batch, rows.shape[-1], tokens)
-        return laid.gather(-1, columns[:, None].expand(-1, rows.shape[-1], -1))
+        laid = laid.view(*rows.shape, tokens)
+        return laid.gather(-1, (columns % max(tokens, 1))[:, None].expand(-1, rows.shape[-1], -1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,10 +220,16 @@ class AllOf(Graph):
 
     parts: Sequence[Graph]
 
-    def joins(
-        self, rows: Int[Tensor, "batch rows"], columns: Int[Tensor, "batch columns"]
-    ) -> Bool[Tensor, "batch rows columns"]:
-        return torch.stack([part.joins(rows, columns) for part in self.parts]).all(0)
+    def known(self, pick: Pick) -> Known:
+        return tuple(part.known(pick) for part in self.parts)
+
+    def joins(self, rows: Known, columns: Known) -> Bool[Tensor, "batch rows columns"]:
+        said = [part.joins(*pair) for part, *pair in zip(self.parts, rows, columns, strict=True)]
+        return torch.stack(said).all(0)
+
+    @property
+    def reach(self) -> int | None:
+        return min((part.reach for part in self.parts if part.reach is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,10 +238,17 @@ class AnyOf(Graph):
 
     parts: Sequence[Graph]
 
-    def joins(
-        self, rows: Int[Tensor, "batch rows"], columns: Int[Tensor, "batch columns"]
-    ) -> Bool[Tensor, "batch rows columns"]:
-        return torch.stack([part.joins(rows, columns) for part in self.parts]).any(0)
+    def known(self, pick: Pick) -> Known:
+        return tuple(part.known(pick) for part in self.parts)
+
+    def joins(self, rows: Known, columns: Known) -> Bool[Tensor, "batch rows columns"]:
+        said = [part.joins(*pair) for part, *pair in zip(self.parts, rows, columns, strict=True)]
+        return torch.stack(said).any(0)
+
+    @property
+    def reach(self) -> int | None:
+        reaches = [part.reach for part in self.parts if part.reach is not None]
+        return max(reaches) if len(reaches) == len(self.parts) else None
 
 
 def blend(first: Graph, second: Graph, alpha: float, above: float) -> Graph:
@@ -189,15 +257,23 @@ def blend(first: Graph, second: Graph, alpha: float, above: float) -> Graph:
     Thresholds of implicit parts play no role; a stored or joined graph says 0 where it has no edge. A part
     of weight zero is never computed.
     """
+    if alpha in {0, 1}:
+        alone = first if alpha == 1 else second
+        return ImplicitGraph(first.present, alone.known, alone.alike, above, alone.within)
 
-    def rule(rows: Places, columns: Places) -> Tensor:
-        if alpha == 1:
-            return first.similarity(rows, columns)
-        if alpha == 0:
-            return second.similarity(rows, columns)
-        return alpha * first.similarity(rows, columns) + (1 - alpha) * second.similarity(rows, columns)
+    def knows(pick: Pick) -> Known:
+        return first.known(pick), second.known(pick)
 
-    return ImplicitGraph(first.present, rule, above)
+    def rule(rows: Known, columns: Known) -> Tensor:
+        return alpha * first.alike(rows[0], columns[0]) + (1 - alpha) * second.alike(rows[1], columns[1])
+
+    def bound(level: float) -> int | None:
+        """Where one part says 1 at most, the other must say the rest; some room for rounding."""
+        needs = ((first, (level - (1 - alpha)) / alpha), (second, (level - alpha) / (1 - alpha)))
+        reaches = [part.within(least - 1e-6) for part, least in needs if least > 1e-6]
+        return min((reach for reach in reaches if reach is not None), default=None)
+
+    return ImplicitGraph(first.present, knows, rule, above, bound)
 
 
 def everywhere(present: Bool[Tensor, "batch tokens"]) -> Int[Tensor, "batch tokens"]:

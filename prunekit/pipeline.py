@@ -7,21 +7,36 @@ TokenBatch ─────┼── bias ────────► Bias ──
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 
 import torch
+from jaxtyping import Bool, Int
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
+from torch import Tensor
 
-from prunekit.budget import Budget, room_for
+from prunekit.budget import Budget, limit_of, room_for
 from prunekit.errors import ConfigError, PluginError, PrunekitError, TokenError
 from prunekit.graph import Graph, NoEdges
+from prunekit.kernels.engine import Engine, engine_for
 from prunekit.kernels.ranking import best
 from prunekit.registry import Registry, installed
 from prunekit.stages import BiasEstimator, GraphBuilder, ImportanceScorer, Selector, Site, Stage, bound
 from prunekit.strict import Strict, mistakes
-from prunekit.tokens import Bias, Candidates, Kept, Room, Scores, Selection, Signal, TokenBatch
+from prunekit.tokens import (
+    Bias,
+    Candidates,
+    Growth,
+    Kept,
+    Room,
+    Scores,
+    Selection,
+    Signal,
+    TokenBatch,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -119,32 +134,38 @@ class Pipeline(Strict, frozen=True):
         except ValidationError as error:
             raise ConfigError(f"{source}: {'; '.join(mistakes(error).values())}") from error
 
-    def __call__(self, tokens: TokenBatch) -> Selection:
+    def __call__(self, tokens: TokenBatch, engine: Engine | None = None) -> Selection:
         """Selects tokens: exactly `room_for(tokens.counts, budget)` of each sample.
+
+        On an accelerator nothing is read back while it runs, so the device never waits for the host; what
+        there is to check is checked when the selection is `settled`. `attach` sees to that.
+
+        Args:
+            tokens: The tokens.
+            engine: Whether kernels may read values; by default what suits the tokens' device.
 
         Raises:
             TokenError: A stage gave something that does not fit the tokens.
             PluginError: A stage raised, or gave another kind of thing than its kind should.
         """
+        engine = engine or engine_for(tokens.present.device)
         scores = _fitting(_asked(self.importance, tokens), tokens, self.importance)
         debiased, biases = scores, tuple(_asked(bias, tokens) for bias in self.bias)
         for stage, bias in zip(self.bias, biases, strict=True):
             debiased = _fitting(bias.remove(debiased), tokens, stage)
         graph: Graph = NoEdges(tokens.present) if self.graph is None else _asked(self.graph, tokens)
-        candidates = Candidates(tokens, debiased, graph)
         room = room_for(tokens.counts, self.budget)
-        kept = suppressing = torch.zeros_like(tokens.present)
-        kept_by = torch.full_like(kept, -1, dtype=torch.long)
-        for step, selector in enumerate(self.select):
-            grown = _asked(selector, candidates, kept, room - kept.sum(-1))
-            _check_growth(grown, kept, tokens, room, selector)
-            kept_by = torch.where(grown & ~kept, step, kept_by)
-            suppressing = suppressing | selector.suppressing(kept, grown)
-            kept = grown
-        filled = kept | best(debiased, tokens.present & ~kept, room - kept.sum(-1))
-        return Selection(
-            kept=filled,
-            kept_by=torch.where(filled & ~kept, len(self.select), kept_by),
+        limit = limit_of(tokens.present.shape[-1], self.budget)
+        candidates = Candidates(tokens, debiased, graph, limit, engine)
+        growths = [Growth(torch.zeros_like(tokens.present))]
+        for selector in self.select:
+            kept = growths[-1].kept
+            growths.append(_grown(selector, candidates, kept, room - kept.sum(-1)))
+        kept = growths[-1].kept
+        growths.append(Growth(kept | best(debiased, tokens.present & ~kept, room - kept.sum(-1))))
+        selection = Selection(
+            kept=growths[-1].kept,
+            kept_by=_kept_by(growths),
             steps=(*(selector.use for selector in self.select), REST),
             scores=scores,
             debiased=debiased,
@@ -152,8 +173,16 @@ class Pipeline(Strict, frozen=True):
             present=tokens.present,
             biases=biases,
             graph=graph,
-            suppressing=suppressing,
+            suppressing=_any(growth.suppressing for growth in growths),
+            ways=tuple(growth.way for growth in growths[1:]),
+            verdict=Verdict(
+                _faults(growths[:-1], tokens, room),
+                torch.stack([tokens.present.new_ones(len(room)), *_exact(growths)]).all(0),
+                tuple(selector.use for selector in self.select),
+                partial(self, tokens, "host"),
+            ),
         )
+        return selection.settled() if engine == "host" else selection
 
     def bind(self, site: Site) -> Self:
         """This pipeline with everything found that `auto` stands for at that place.
@@ -203,10 +232,10 @@ def _asked(stage: Stage, *arguments: Any) -> Any:
         raise PluginError(
             f"The {stage.kind} stage {stage.use!r} failed: {type(error).__name__}: {error}."
         ) from error
-    wanted = {"bias": Bias, "graph": Graph}.get(stage.kind, torch.Tensor)
+    wanted = {"bias": (Bias,), "graph": (Graph,), "select": (Tensor, Growth)}.get(stage.kind, (Tensor,))
     if not isinstance(given, wanted):
         raise PluginError(
-            f"The {stage.kind} stage {stage.use!r} must give a {wanted.__name__}; it gave a "
+            f"The {stage.kind} stage {stage.use!r} must give a {wanted[0].__name__}; it gave a "
             f"{type(given).__name__}."
         )
     return given
@@ -221,22 +250,38 @@ def _fitting(scores: Scores, tokens: TokenBatch, stage: Stage) -> Scores:
     return scores
 
 
-def _check_growth(grown: Kept, kept: Kept, tokens: TokenBatch, room: Room, selector: Selector) -> None:
-    """Refuses what no selector may do; shapes before values, values in one look."""
-    title = f"The select stage {selector.use!r}"
+def _grown(selector: Selector, candidates: Candidates, kept: Kept, room: Room) -> Growth:
+    """What a selector gives, as a `Growth` of the right shape."""
+    given = _asked(selector, candidates, kept, room)
+    grown = given.kept if isinstance(given, Growth) else given
     if grown.shape != kept.shape or grown.dtype != torch.bool:
         raise TokenError(
-            f"{title} must give a bool mask (batch, tokens) = {tuple(kept.shape)}; "
+            f"The select stage {selector.use!r} must give a bool mask (batch, tokens) = {tuple(kept.shape)}; "
             f"it gave {grown.dtype} {tuple(grown.shape)}."
         )
-    lost = (kept & ~grown).any()
-    padding = (grown & ~tokens.present).any()
-    crowded = (grown.sum(-1) > room).any()
-    lost, padding, crowded = torch.stack([lost, padding, crowded]).tolist()
-    if lost or padding or crowded:
-        faults = {"dropped what was kept before": lost, "kept padding": padding,
-                  "kept more than there was room for": crowded}  # fmt: skip
-        raise TokenError(
-            f"{title} {', and '.join(fault for fault, found in faults.items() if found)}; "
-            "a selector may only add present tokens, as many as there is room for."
-        )
+    return given if isinstance(given, Growth) else Growth(given)
+
+
+def _faults(growths: Sequence[Growth], tokens: TokenBatch, room: Room) -> Bool[Tensor, "steps 3"]:
+    """For each step after the first whether it did what no selector may do: see `FAULTS`."""
+    after = torch.stack([growth.kept for growth in growths])
+    lost = after[:-1] & ~after[1:]
+    padding = after[1:] & ~tokens.present
+    crowded = after[1:].sum(-1) > room
+    return torch.stack([lost.flatten(1).any(1), padding.flatten(1).any(1), crowded.any(1)], 1)
+
+
+def _kept_by(growths: Sequence[Growth]) -> Int[Tensor, "batch tokens"]:
+    """For each token the step that kept it, counted from 0; -1 where none did."""
+    after = torch.stack([growth.kept for growth in growths[1:]])
+    return torch.where(after[-1], len(after) - after.sum(0), -1)
+
+
+def _exact(growths: Sequence[Growth]) -> list[Bool[Tensor, " batch"]]:
+    return [growth.exact for growth in growths if growth.exact is not None]
+
+
+def _any(masks: Iterable[Kept | None]) -> Kept | None:
+    """Where any of the masks is set; None where there is no mask."""
+    there = [mask for mask in masks if mask is not None]
+    return torch.stack(there).any(0) if there else None

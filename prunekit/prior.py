@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Self
 
@@ -20,7 +21,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from prunekit.errors import ConfigError, TokenError
+from prunekit.kernels.engine import engine_for
 from prunekit.kernels.planes import extents
+from prunekit.kernels.resizing import resized_at
 from prunekit.tokens import Selection
 from prunekit.writing import write_whole
 
@@ -134,22 +137,20 @@ class Prior:
         Raises:
             TokenError: `whole` is asked for, and the tokens have more planes than were measured.
         """
-        maps = (self.tile[None] if layout == "tile" else self.whole).to(present.device)
-        planes = positions[..., 0] if layout == "whole" else torch.zeros_like(positions[..., 0])
-        if bool((planes.masked_fill(~present, 0) >= len(maps)).any()):
+        maps = _maps_on(self, layout, present.device)
+        plane = positions[..., 0].masked_fill(~present, 0)
+        if layout == "tile":
+            plane = torch.zeros_like(plane)
+        elif bool((plane >= len(maps)).any()):
             raise TokenError(
                 f"The prior was measured on layouts of {len(maps)} planes, and these tokens have more; "
                 "use layout: tile, which holds for any number of planes."
             )
-        values = torch.ones(present.shape, device=present.device)
-        rows, columns = extents(positions, present).unbind(-1)
-        widest = int(columns.max()) + 1 if columns.numel() else 1
-        size = rows * widest + columns
-        for code in size[present].unique().tolist():
-            resized = _resized(maps, divmod(code, widest), resize)
-            here = present & (size == code)
-            values[here] = resized[planes[here], positions[here][:, 1], positions[here][:, 2]]
-        return values
+        cell, size = positions[..., 1:].masked_fill(~present[..., None], 0), extents(positions, present)
+        if resize == "linear":
+            maps, cell, size = maps.flatten(1)[:, None], _unrolled(cell, size), _unrolled(size - 1, size) + 1
+        values = resized_at(maps, plane, cell, size, engine_for(present.device))
+        return values.masked_fill(~present, 1)
 
     def save(self, file: Path) -> None:
         """Writes the prior to a safetensors file, whole or not at all.
@@ -206,16 +207,24 @@ def _maps(scores: Tensor, positions: Tensor, sizes: Tensor) -> dict[int, Tensor]
     return maps
 
 
-def _resized(maps: Tensor, size: tuple[int, int], how: Resize = "bilinear") -> Tensor:
+@lru_cache(maxsize=16)
+def _maps_on(prior: Prior, layout: Layout, device: torch.device) -> Float[Tensor, "planes rows columns"]:
+    """The maps of a layout on a device, copied there once: a copy at each call would be waited for."""
+    return (prior.tile[None] if layout == "tile" else prior.whole).to(device, torch.float32)
+
+
+def _unrolled(cell: Int[Tensor, "... 2"], size: Int[Tensor, "... 2"]) -> Int[Tensor, "... 2"]:
+    """The same cells with all rows of their plane joined to one."""
+    raster = cell[..., 0] * size[..., 1] + cell[..., 1]
+    return torch.stack([torch.zeros_like(raster), raster], -1)
+
+
+def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps `(…, rows, columns)` at another size and equal mean; unchanged where the size is the same."""
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
     stack = maps.reshape(-1, 1, *maps.shape[-2:])
-    if how == "bilinear":
-        grown = F.interpolate(stack, size, mode="bilinear", align_corners=False)
-    else:
-        grown = F.interpolate(stack.flatten(2), size[0] * size[1], mode="linear")
-    grown = grown.reshape(len(stack), -1)
+    grown = F.interpolate(stack, size, mode="bilinear", align_corners=False).reshape(len(stack), -1)
     wanted, found = stack.flatten(1).mean(-1), grown.mean(-1)
     scale = torch.where(found == 0, 1, wanted / torch.where(found == 0, 1, found))
     return (grown * scale[:, None]).reshape(*maps.shape[:-2], *size)

@@ -12,14 +12,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self, cast
 
-import torch
 from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from prunekit.errors import UnknownName
 from prunekit.graph import Graph
 from prunekit.strict import Strict
-from prunekit.tokens import Bias, Candidates, Kept, Room, Scores, Signal, TokenBatch
+from prunekit.tokens import Bias, Candidates, Growth, Kept, Room, Scores, Signal, TokenBatch
 
 KIND_MARK = "x-prunekit-kind"
 """What stands for an abstract kind in a JSON schema, until the registry puts its stages there."""
@@ -133,17 +132,13 @@ class Selector(Stage):  # pyright: ignore[reportGeneralTypeIssues]
     """Adds tokens to what is kept: `(candidates, kept, room) -> Kept`.
 
     Gets what earlier selectors kept and how many more each sample may keep. Gives all that is kept then:
-    what was kept, and at most `room` present tokens more.
+    what was kept, and at most `room` present tokens more; as a `Growth` where there is more to say.
     """
 
     kind = "select"
 
     @abstractmethod
-    def __call__(self, candidates: Candidates, kept: Kept, room: Room) -> Kept: ...
-
-    def suppressing(self, before: Kept, after: Kept) -> Kept:
-        """Which of the tokens kept after this step keep their neighbours out; by default none."""
-        return torch.zeros_like(after)
+    def __call__(self, candidates: Candidates, kept: Kept, room: Room) -> Kept | Growth: ...
 
 
 KINDS: tuple[type[Stage], ...] = (ImportanceScorer, BiasEstimator, GraphBuilder, Selector)

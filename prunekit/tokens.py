@@ -5,7 +5,7 @@ A batch holds B samples padded to N tokens. Everything a stage sees or says is o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from prunekit.errors import TokenError, UnknownName
 from prunekit.kernels.engine import Engine
+from prunekit.kernels.known import Pick
 from prunekit.kernels.ranking import NEVER, packed_key
 
 if TYPE_CHECKING:
@@ -130,6 +131,14 @@ class TokenBatch:
             MappingProxyType(dict(signals or {})),
         )
 
+    def to(self, device: torch.device | str) -> TokenBatch:
+        """The same tokens on another device."""
+        signals = {signal: value.to(device) for signal, value in self.signals.items()}
+        features, positions, present = (
+            tensor.to(device) for tensor in (self.features, self.positions, self.present)
+        )
+        return TokenBatch(features, positions, present, MappingProxyType(signals))
+
     @property
     def counts(self) -> Room:
         """How many tokens each sample has, padding not counted."""
@@ -180,8 +189,8 @@ class Candidates:
         tokens: The tokens.
         scores: Their debiased scores.
         graph: Who is like whom.
-        limit: No sample has more room than this; None for as much as there are tokens. Known without
-            reading the room from the device.
+        limit: No sample keeps more than this in the end; None for as many as there are tokens. Known
+            without reading anything from the device.
         engine: How kernels run: `host` may read values, `device` must not.
     """
 
@@ -193,9 +202,44 @@ class Candidates:
 
     @property
     def most(self) -> int:
-        """The most room any sample can have."""
+        """The most tokens any sample can keep, what is kept so far included."""
         tokens = self.scores.shape[-1]
         return tokens if self.limit is None else min(self.limit, tokens)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Growth:
+    """What a selector kept, from one that has more to say than a mask.
+
+    Attributes:
+        kept: All that is kept after this step.
+        suppressing: The tokens among them that keep their neighbours in the graph out; None for none.
+        exact: Whether each sample's are those the selector's definition gives; None for all. A kernel that
+            must not read values can run out of candidates it has looked at.
+        way: How it was computed, for people.
+    """
+
+    kept: Kept
+    suppressing: Kept | None = None
+    exact: Bool[Tensor, " batch"] | None = None
+    way: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verdict:
+    """What is still to be read of a selection made without reading anything.
+
+    Attributes:
+        faults: For each step whether it dropped what was kept, kept padding, kept too much.
+        exact: For each sample whether the selection is what the pipeline's definition gives.
+        steps: The selectors that `faults` is about.
+        again: Makes the selection anew, reading as it goes.
+    """
+
+    faults: Bool[Tensor, "steps 3"]
+    exact: Bool[Tensor, " batch"]
+    steps: tuple[str, ...]
+    again: Callable[[], Selection]
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +255,7 @@ class Explanation:
         kept_by: The step that kept it; None if it was dropped.
         suppressed_by: The kept look-alike that keeps it out; None if it was kept, or had no such neighbour
             and was dropped for its score alone.
+        way: How the step that kept it was computed; empty where there is one way only.
     """
 
     token: int
@@ -220,6 +265,7 @@ class Explanation:
     debiased: float
     kept_by: str | None
     suppressed_by: int | None
+    way: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -238,6 +284,8 @@ class Selection:
         biases: What was taken from the scores, in turn.
         graph: Who is like whom; None where it was let go to free the memory of the features in it.
         suppressing: The kept tokens that keep their neighbours out; None for none.
+        ways: How each step was computed, for people; empty where there is one way only.
+        verdict: What is still to be read of it; None where nothing is. See `settled`.
     """
 
     kept: Kept
@@ -250,11 +298,42 @@ class Selection:
     biases: tuple[Bias, ...] = ()
     graph: Graph | None = None
     suppressing: Kept | None = None
+    ways: tuple[str, ...] = ()
+    verdict: Verdict | None = None
 
     @property
     def counts(self) -> Room:
         """How many tokens each sample keeps."""
         return self.kept.sum(-1)
+
+    @property
+    def counts_by_step(self) -> Int[Tensor, "batch steps"]:
+        """How many tokens of each sample each step kept."""
+        steps = torch.arange(len(self.steps), device=self.kept.device)
+        return (self.kept_by[..., None] == steps).sum(1)
+
+    @property
+    def exact(self) -> Bool[Tensor, " batch"]:
+        """Whether each sample's tokens are those of the pipeline's definition, on the tokens' device.
+
+        Always, but for independent sets on accelerators that run out of the candidates looked at: those
+        are filled up by score instead, and `settled` walks on.
+        """
+        if self.verdict is None:
+            return torch.ones(len(self.kept), dtype=torch.bool, device=self.kept.device)
+        return self.verdict.exact
+
+    def settled(self) -> Selection:
+        """This selection, checked and exact: reads the device once, if anything is left to read at all.
+
+        Raises:
+            TokenError: A selector did what none may do.
+        """
+        if self.verdict is None:
+            return self
+        *faults, exact = torch.cat([self.verdict.faults.flatten(), self.verdict.exact.all()[None]]).tolist()
+        refuse_faults(self.verdict.steps, faults)
+        return replace(self, verdict=None) if exact else self.verdict.again()
 
     @property
     def indices(self) -> Int[Tensor, "batch most"]:
@@ -283,8 +362,8 @@ class Selection:
         return self._explained(sample, self.present[sample].nonzero().flatten().tolist())
 
     def without_graph(self) -> Selection:
-        """The same selection, holding on to no features; it cannot say who suppressed whom."""
-        return replace(self, graph=None)
+        """The same selection, settled and holding on to no features; it cannot say who suppressed whom."""
+        return replace(self.settled(), graph=None)
 
     def _explained(self, sample: int, tokens: list[int]) -> list[Explanation]:
         suppressors = self._suppressors(sample, tokens)
@@ -300,6 +379,7 @@ class Selection:
                 debiased=debiased[token],
                 kept_by=None if steps[token] < 0 else self.steps[steps[token]],
                 suppressed_by=None if steps[token] >= 0 or suppressor < 0 else suppressor,
+                way=self.ways[steps[token]] if steps[token] >= 0 and self.ways else "",
             )
             for token, suppressor in zip(tokens, suppressors, strict=True)
         ]
@@ -313,12 +393,38 @@ class Selection:
                 "This selection has let go of its graph. Of the prompts read in one `with` block only the "
                 "newest keeps it: explain a selection before the next prompt is read."
             )
-        everyone = torch.arange(self.kept.shape[-1], device=self.kept.device).expand(self.kept.shape)
-        key = packed_key(self.debiased, self.suppressing)[sample]
+        places = self.suppressing[sample].nonzero().T
+        if not places.numel():
+            return [-1] * len(tokens)
+        alone = places.new_tensor([sample])
+        key = packed_key(self.debiased, self.suppressing)[alone, places]
+        known = self.graph.known(Pick(places, alone))
         found: list[int] = []
         for first in range(0, len(tokens), block):
-            rows = everyone.new_tensor(tokens[first : first + block]).expand(len(everyone), -1)
-            near = self.graph.adjacent(rows, everyone)[sample]
-            best = key.expand(near.shape).masked_fill(~near, NEVER).max(-1)
-            found += best.indices.masked_fill(best.values == NEVER, -1).tolist()
+            rows = places.new_tensor([tokens[first : first + block]])
+            near = self.graph.joins(self.graph.known(Pick(rows, alone)), known)
+            best = key[:, None].masked_fill(~near, NEVER).max(-1)
+            found += places[0, best.indices[0]].masked_fill(best.values[0] == NEVER, -1).tolist()
         return found
+
+
+FAULTS = ("dropped what was kept before", "kept padding", "kept more than there was room for")
+
+
+def refuse_faults(steps: Sequence[str], found: Sequence[bool]) -> None:
+    """Refuses what no selector may do.
+
+    Args:
+        steps: The selectors.
+        found: For each in turn whether it did each of the `FAULTS`.
+
+    Raises:
+        TokenError: One did.
+    """
+    for step, start in zip(steps, range(0, len(found), len(FAULTS)), strict=True):
+        did = [fault for fault, done in zip(FAULTS, found[start : start + len(FAULTS)], strict=True) if done]
+        if did:
+            raise TokenError(
+                f"The select stage {step!r} {', and '.join(did)}; "
+                "a selector may only add present tokens, as many as there is room for."
+            )

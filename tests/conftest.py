@@ -20,6 +20,11 @@ settings.register_profile("search", deadline=None, suppress_health_check=list(He
 settings.load_profile("search" if os.environ.get("PRUNEKIT_SEARCH") else "steady")
 
 
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(scope="session")
 def prior_file(tmp_path_factory):
     """A measured prior of three planes, five rows by four columns each."""

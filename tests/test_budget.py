@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import prunekit as pk
-from prunekit.budget import parse_budget, room_for
+from prunekit.budget import parse_budget, room_for, share_of
 
 WRONG = [0, -1, 1.5, 0.0, -0.1, float("nan"), float("inf"), "ten", "64", True, False, None, [64], {"n": 1}]
 
@@ -22,6 +22,12 @@ def test_a_count_is_the_count_or_all_there_are(counts, budget):
 def test_a_share_is_rounded_down_and_keeps_at_least_one(counts, share):
     wanted = [min(count, max(1, floor(count * share))) for count in counts]
     assert room_for(torch.tensor(counts), share).tolist() == wanted
+
+
+@given(st.lists(st.integers(0, 2**40), max_size=4), st.floats(0, 1))
+def test_the_share_of_a_count_is_that_of_python(counts, share):
+    held = torch.tensor(counts, dtype=torch.long)
+    assert share_of(held, share).tolist() == [int(count * share) for count in counts]
 
 
 def test_one_keeps_one_and_one_point_zero_keeps_all():

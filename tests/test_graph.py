@@ -77,7 +77,7 @@ def test_a_part_of_weight_zero_is_never_computed(alpha, asked):
             seen.add(name)
             return torch.full((*rows.shape, columns.shape[-1]), value)
 
-        return pk.ImplicitGraph(present, rule, 0.0)
+        return pk.ImplicitGraph(present, lambda pick: pick(present), rule, 0.0)
 
     graph = blend(part("first", 0.75), part("second", 0.25), alpha, 0.4)
     dense = graph.to_dense()

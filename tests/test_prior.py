@@ -4,6 +4,7 @@ from itertools import product
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -93,6 +94,65 @@ def test_a_resized_prior_keeps_its_mean(rows, columns, resize, layout, seed):
     values = prior.at(tokens.positions, tokens.present, layout, resize)[0].reshape(2, -1)
     means = prior.whole.flatten(1).mean(1) if layout == "whole" else prior.tile.mean().expand(2)
     torch.testing.assert_close(values.mean(1), means)
+
+
+def looked_up(prior, positions, present, layout, resize):
+    """Plane by plane: the map resized by torch in float64, brought to its mean, and looked at."""
+    values = torch.ones(present.shape, dtype=torch.float64)
+    maps = (prior.tile[None] if layout == "tile" else prior.whole).double()
+    for sample, token in present.nonzero().tolist():
+        plane, row, column = positions[sample, token].tolist()
+        own = positions[sample][present[sample] & (positions[sample, :, 0] == plane)]
+        size = tuple((own[:, 1:].amax(0) + 1).tolist())
+        held = maps[0 if layout == "tile" else plane][None, None]
+        if resize == "bilinear":
+            grown = F.interpolate(held, size, mode="bilinear", align_corners=False)[0, 0]
+        else:
+            grown = F.interpolate(held.flatten(2), size[0] * size[1], mode="linear").reshape(size)
+        grown = held[0, 0] if size == held.shape[2:] else grown * (held.mean() / grown.mean())
+        values[sample, token] = grown[row, column]
+    return values
+
+
+@st.composite
+def strewn(draw):
+    """Samples of up to two planes, shuffled, tokens missing, and padding with garbage anywhere among them."""
+    batch, length = draw(st.integers(0, 3)), draw(st.integers(0, 24))
+    random = torch.Generator().manual_seed(draw(st.integers(0, 2**31 - 1)))
+    positions = torch.randint(-(10**9), 10**9, (batch, length, 3), generator=random)
+    present = torch.zeros(batch, length, dtype=torch.bool)
+    for sample in range(batch):
+        sides = [(draw(st.integers(1, 6)), draw(st.integers(1, 6))) for _ in range(draw(st.integers(1, 2)))]
+        cells = torch.tensor([(plane, row, column) for plane, (rows, columns) in enumerate(sides)
+                              for row, column in product(range(rows), range(columns))])  # fmt: skip
+        cells = cells[torch.randperm(len(cells), generator=random)][:length]
+        slots = torch.randperm(length, generator=random)[: len(cells)]
+        positions[sample, slots], present[sample, slots] = cells, True
+    return positions, present
+
+
+@settings(max_examples=150)
+@given(
+    tokens=strewn(),
+    grid=st.sampled_from([(1, 1), (1, 5), (4, 1), (3, 4), (4, 4)]),
+    layout=st.sampled_from(["tile", "whole"]),
+    resize=st.sampled_from(["bilinear", "linear"]),
+)
+def test_the_prior_is_the_resized_map_looked_at(tokens, grid, layout, resize):
+    prior = prior_of(0.01 + torch.rand(2, *grid, generator=torch.Generator().manual_seed(0)))
+    found = prior.at(*tokens, layout, resize)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), looked_up(prior, *tokens, layout, resize), rtol=2e-6, atol=0)
+
+
+@pytest.mark.parametrize("resize", ["bilinear", "linear"])
+def test_on_an_accelerator_nothing_is_read(resize):
+    """Meta tensors hold no values: whoever reads one fails."""
+    prior = prior_of(torch.rand(2, 3, 4))
+    tokens = pk.TokenBatch.grid(torch.zeros(2, 40, 1), 4, 5)
+    values = prior.at(tokens.positions.to("meta"), tokens.present.to("meta"), "tile", resize)
+    assert values.shape == (2, 40)
+    assert values.device.type == "meta"
 
 
 def test_planes_of_different_size_each_get_their_own_fit():

@@ -1,4 +1,4 @@
-"""The command line: `prunekit demo | run | list | show | check | schema | calibrate | new-plugin`."""
+"""The command line: `prunekit demo | run | list | show | check | schema | calibrate | bench | new-plugin`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from prunekit.cli import bench
 from prunekit.cli.calibrate import calibrate_command
 from prunekit.cli.check import check
 from prunekit.cli.console import complain
@@ -36,6 +37,7 @@ app.command()(check)
 app.command()(schema)
 app.command(name="calibrate")(calibrate_command)
 app.command(name="new-plugin")(new_plugin)
+app.add_typer(bench.app)
 
 
 def main() -> None:

@@ -11,67 +11,16 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from prunekit.errors import UnsupportedModel
-from prunekit.hf.slots import gather
+from prunekit.kernels.attention import Attending
 
 NAME = "prunekit_capture"
 TAP = "_prunekit_tap"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Attending:
-    """What an attention module is about to compute.
-
-    Attributes:
-        query: Rotated and normed.
-        key: The same, past included; fewer heads than queries where they are shared.
-        mask: None (causal), a padding mask (batch, keys), or a full one, boolean or additive.
-        scaling: What products are multiplied by before the softmax.
-        softcap: The bound of Gemma's tanh; None for none.
-        window: How far back a query sees, where only a mask would say so otherwise.
-    """
-
-    query: Float[Tensor, "batch heads queries dim"]
-    key: Float[Tensor, "batch kv_heads keys dim"]
-    mask: Tensor | None
-    scaling: float
-    softcap: float | None
-    window: int | None
-
-    def rows(self, wanted: Int[Tensor, "batch wanted"]) -> Float[Tensor, "batch heads wanted keys"]:
-        """The softmax attention of the wanted queries, in float32."""
-        wanted = wanted.to(self.query.device)
-        query = gather(self.query, wanted, -2)
-        batch, heads, count, dim = query.shape
-        shared = query.reshape(batch, self.key.shape[1], -1, dim).float()
-        products = (shared @ self.key.float().mT).view(batch, heads, count, -1) * self.scaling
-        if self.softcap is not None:
-            products = torch.tanh(products / self.softcap) * self.softcap
-        return self._masked(products, wanted).softmax(-1)
-
-    def _masked(self, products: Tensor, wanted: Int[Tensor, "batch wanted"]) -> Tensor:
-        if self.mask is not None and self.mask.ndim == 4:
-            mask = gather(self.mask, wanted, -2)
-            return products.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else products + mask
-        hidden = ~self._causal(wanted)
-        if self.mask is not None:
-            hidden = hidden | ~self.mask[:, None, None, -products.shape[-1] :].bool()
-        return products.masked_fill(hidden, -torch.inf)
-
-    def _causal(self, wanted: Int[Tensor, "batch wanted"]) -> Bool[Tensor, "batch 1 wanted keys"]:
-        keys = self.key.shape[-2]
-        place = (wanted + keys - self.query.shape[-2])[:, None, :, None]
-        column = torch.arange(keys, device=wanted.device)
-        near = place - column < (self.window or keys)
-        return (column <= place) & near
 
 
 class Captured(Exception):
@@ -129,7 +78,7 @@ def _attending(
         mask if isinstance(mask, Tensor) else None,
         settings.get("scaling") or query.shape[-1] ** -0.5,
         settings.get("softcap"),
-        getattr(attention, "sliding_window", None),
+        getattr(attention, "sliding_window", None) or None,
     )
 
 

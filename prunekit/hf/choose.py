@@ -47,7 +47,7 @@ class Chooser:
             TokenError: The selection does not fit the tokens.
         """
         tokens = self._tokens(forward, places, states.detach())
-        selection = self.select(tokens)
+        selection = self.select(tokens).settled()
         check(selection, tokens)
         return selection
 

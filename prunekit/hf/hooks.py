@@ -11,12 +11,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from prunekit.hf import deepstack
-from prunekit.hf.capture import Attending, Tap
+from prunekit.hf.capture import Tap
 from prunekit.hf.decoder import Decoder, refuse_generation
 from prunekit.hf.forward import Arguments, ForwardPass
 from prunekit.hf.pruner import Pruner
 from prunekit.hf.pruning import Pruning
 from prunekit.hf.signals import text_attention
+from prunekit.kernels.attention import Attending
 from prunekit.tokens import Signal, TextAttention
 
 

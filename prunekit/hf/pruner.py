@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from prunekit.errors import PrunekitError, UnsupportedModel
-from prunekit.hf.capture import Attending, Captured
+from prunekit.hf.capture import Captured
 from prunekit.hf.choose import Chooser
 from prunekit.hf.clock import now
 from prunekit.hf.decoder import Decoder, refuse_cache, refuse_changes, refuse_inputs
@@ -24,6 +24,7 @@ from prunekit.hf.report import Prefill
 from prunekit.hf.rotary import Rotary
 from prunekit.hf.signals import attention_to_visual, prompt_queries, text_attention
 from prunekit.hf.slots import Slots
+from prunekit.kernels.attention import Attending
 from prunekit.tokens import Selection, TextAttention
 
 

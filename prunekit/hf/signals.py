@@ -10,12 +10,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from prunekit.errors import PrunekitError, UnsupportedModel
-from prunekit.hf.capture import Attending
 from prunekit.hf.forward import ForwardPass
 from prunekit.hf.grids import Grid, plane_grids
 from prunekit.hf.padding import padded_shares
 from prunekit.hf.pictures import Pictures
 from prunekit.hf.places import Places
+from prunekit.kernels.attention import Attending, mean_attention
 from prunekit.tokens import PaddedShare, Signal, TextAttention
 
 
@@ -47,10 +47,9 @@ def attention_to_visual(
         PrunekitError: The attention is not finite.
     """
     queries, counted = prompt_queries(signal.query, forward.visual, forward.real)
-    rows = attending.rows(queries)[..., -forward.length :].to(queries.device)
-    rows = rows.masked_fill(~counted[:, None, :, None], 0)
-    mean = rows.sum(2) / counted.sum(1)[:, None, None]
-    values = places.pick(mean)
+    device = attending.query.device
+    mean = mean_attention(attending, queries.to(device), counted.to(device))
+    values = places.pick(mean[..., -forward.length :].to(queries.device))
     if not bool(values.isfinite().all()):
         raise PrunekitError(
             f"The model's attention is not finite, so {signal} says nothing. Its activations overflow: "

@@ -1,49 +1,103 @@
-"""Farthest point, greedily: always the token least like anything kept so far."""
+"""Farthest point and marginal relevance, greedily: worth much, and little like anything taken so far.
+
+What a token would bring is its worth less its largest likeness to what is taken. A token just taken can only
+lower that, by itself: one row of likenesses a step, and a running minimum.
+"""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from prunekit.kernels.cosine import unit
-from prunekit.kernels.ranking import NEVER, packed_key
+from prunekit.kernels.greedy import Task, Walk, one_by_one
+from prunekit.kernels.likeness import Likeness, Values
+from prunekit.kernels.ranking import packed_key
+
+LARGEST = 1e30
+"""Worth beyond it counts as it. NaN is worth less still, so little that likeness is lost beside it."""
 
 
 def farthest(
-    features: Float[Tensor, "batch tokens dim"],
-    kept: Bool[Tensor, "batch tokens"],
-    eligible: Bool[Tensor, "batch tokens"],
-    room: Int[Tensor, " batch"],
-    first: Float[Tensor, "batch tokens"],
+    alike: Likeness,
+    task: Task,
+    *,
+    first: Float[Tensor, "batch tokens"] | None = None,
+    worth: Float[Tensor, "batch tokens"] | None = None,
+    repulsion: float = 1.0,
 ) -> Bool[Tensor, "batch tokens"]:
-    """Adds `room` tokens, each the eligible one whose largest cosine to the kept is smallest.
+    """Adds tokens, each the eligible one of the largest `worth - repulsion · max likeness to the kept`.
 
-    Ties fall to the lowest index. Where nothing is kept yet, the best by `first` comes first.
+    Ties fall to the lowest index, and NaN ranks last. Where nothing is kept yet, the best by `first` comes
+    first; without `first`, the token whose nearest other is least like it.
+
+    Args:
+        alike: How alike tokens are.
+        task: What is asked.
+        first: Who comes first.
+        worth: What tokens are worth by themselves; the same for all by default, which is farthest point.
+        repulsion: How much likeness counts beside worth; 0 or more.
 
     Returns:
         The tokens added, without those kept before.
     """
-    vectors = unit(features)
-    nearest = torch.full_like(first, -2.0, dtype=torch.float32)
-    for seed in range(int(kept.sum(-1).max())):
-        nearest = nearest.maximum(_likeness(vectors, kept & (kept.cumsum(-1) == seed + 1)))
-    added = torch.zeros_like(kept)
-    for step in range(int(room.max())):
-        untouched = ~(kept | added).any(-1, keepdim=True)
-        key = packed_key(torch.where(untouched, first.float(), -nearest), eligible & ~added)
-        place = key.argmax(-1, keepdim=True)
-        wanted = (key.gather(-1, place) != NEVER) & (step < room)[:, None]
-        newest = torch.zeros_like(added).scatter(-1, place, wanted)
-        nearest = nearest.maximum(_likeness(vectors, newest))
-        added = added | newest
-    return added
+    base = torch.zeros_like(task.kept, dtype=torch.float32) if worth is None else worth.float()
+    base = base.clamp(-LARGEST, LARGEST).nan_to_num(-2 * LARGEST)
+    base = base.masked_fill(~task.eligible, -torch.inf)
+    opening = None if first is None else packed_key(first, task.eligible)
+    if task.engine == "device":
+        return _together(alike, task, base, opening, repulsion)
+    return one_by_one(task, lambda walk: _walked(alike, walk, base, opening, repulsion))
 
 
-def _likeness(
-    vectors: Float[Tensor, "batch tokens dim"], one: Bool[Tensor, "batch tokens"]
-) -> Float[Tensor, "batch tokens"]:
-    """The cosine of every token to the one marked; -2, below any cosine, where none is."""
-    marked = (vectors * one[..., None]).sum(1)
-    cosine = (vectors @ marked[..., None]).squeeze(-1).clamp(-1, 1)
-    return torch.where(one.any(-1, keepdim=True), cosine, -2.0)
+def _walked(alike: Likeness, walk: Walk, base: Tensor, opening: Tensor | None, repulsion: float) -> list[int]:
+    """The tokens of one sample, in the order they are taken."""
+    worth: Values = walk.of(base)
+    kept = walk.kept
+    if kept or opening is not None:
+        row = alike.row(walk.sample, walk.places, len(kept) + walk.room)
+        start = worth if opening is None else walk.of(opening)
+    else:
+        matrix = alike.among(walk.sample, walk.places)
+        row, start = matrix.__getitem__, -_nearest(matrix)
+    gain = np.full_like(worth, np.inf)
+    for token in kept:
+        np.minimum(gain, worth - repulsion * row(token), out=gain)
+    taken: list[int] = []
+    while len(taken) < walk.room:
+        token = int((gain if kept or taken else start).argmax())
+        taken.append(token)
+        worth[token] = -np.inf
+        np.minimum(gain, worth - repulsion * row(token), out=gain)
+    return taken
+
+
+def _nearest(matrix: Values, block: int = 64) -> Values:
+    """For each token its likeness to the nearest other; -∞ for a single one."""
+    nearest = np.empty(len(matrix), np.float32)
+    for first in range(0, len(matrix), block):
+        rows = matrix[first : first + block].copy()
+        np.fill_diagonal(rows[:, first:], -np.inf)
+        nearest[first : first + block] = rows.max(-1)
+    return nearest
+
+
+def _together(alike: Likeness, task: Task, base: Tensor, opening: Tensor | None, repulsion: float) -> Tensor:
+    """All samples in step."""
+    kept, eligible = task.kept, task.eligible
+    if not kept.numel():
+        return kept
+    matrix, samples = alike.matrix(), torch.arange(len(kept), device=kept.device)
+    if opening is None:
+        strangers = ~eligible[:, None] | torch.eye(kept.shape[-1], dtype=torch.bool, device=kept.device)
+        opening = packed_key(-matrix.masked_fill(strangers, -torch.inf).amax(-1), eligible)
+    beside = base[:, None] - repulsion * matrix
+    gain = beside.masked_fill(~kept[..., None], torch.inf).amin(1)
+    place = torch.where(kept.any(-1), gain.argmax(-1), opening.argmax(-1))
+    places = [place]
+    for _ in range(1, task.most):
+        gain = gain.minimum(beside[samples, place]).scatter(-1, place[:, None], -torch.inf)
+        place = gain.argmax(-1)
+        places.append(place)
+    return task.mask_of(places)

@@ -13,10 +13,9 @@ def extents(
     """For each token the rows and columns of the plane it stands on, counted to the last present token."""
     planes, cells = positions[..., 0].masked_fill(~present, 0), positions[..., 1:] + 1
     cells = cells.masked_fill(~present[..., None], 1)
-    most = int(planes.max()) + 1 if planes.numel() else 1
-    owner = planes[..., None].expand_as(cells)
-    largest = cells.new_ones(len(positions), most, 2).scatter_reduce(1, owner, cells, "amax")
-    return largest.gather(1, owner)
+    # The first place of its plane among the sorted stands for a plane, whatever its number.
+    owner = torch.searchsorted(planes.sort(-1).values, planes)[..., None].expand_as(cells)
+    return torch.ones_like(cells).scatter_reduce(1, owner, cells, "amax").gather(1, owner)
 
 
 def raster_rank(

@@ -18,10 +18,12 @@ from torch import Tensor
 
 from prunekit.budget import room_for
 from prunekit.graph import Graph, everywhere
+from prunekit.kernels.mis import greedy_mis
+from prunekit.kernels.ranking import packed_key
 from prunekit.pipeline import Pipeline
 from prunekit.stages import BiasEstimator, GraphBuilder, ImportanceScorer, Selector, Stage
 from prunekit.testing.strategies import Choice
-from prunekit.tokens import Bias, Kept, Scores, TokenBatch
+from prunekit.tokens import Bias, Growth, Kept, Scores, TokenBatch
 
 Subject: TypeAlias = Stage | Pipeline
 Case: TypeAlias = TokenBatch | Choice
@@ -211,6 +213,48 @@ def gives_similarities(stage: GraphBuilder, tokens: TokenBatch) -> None:
     assert _same(held, similarity.mT[both]), f"{_title(stage)}: similarity is not symmetric: {similarity}."
 
 
+def keeps_within_reach(stage: GraphBuilder, tokens: TokenBatch) -> None:
+    """No edge goes further than the graph's `reach`, or to another plane, where it says what that is."""
+    graph = stage(tokens)
+    if graph.reach is None:
+        return
+    apart = (tokens.positions[:, :, None] - tokens.positions[:, None]).abs()
+    far = (apart[..., 0] > 0) | (apart[..., 1:].amax(-1) > graph.reach)
+    beyond = graph.to_dense() & far
+    assert not bool(beyond.any()), (
+        f"{_title(stage)}: edges beyond its reach of {graph.reach} cells: {_edges(beyond)}."
+    )
+
+
+def is_walked_like_its_matrix(stage: GraphBuilder, tokens: TokenBatch) -> None:
+    """The independent set is that of the whole matrix, in whichever way it is walked."""
+    graph, dense = stage(tokens), stage(tokens).to_dense()
+    scores = torch.rand(tokens.present.shape, generator=torch.Generator().manual_seed(0))
+    key = packed_key(scores, tokens.present)
+    for share in (0.3, 1.0):
+        room = (tokens.counts * share).ceil().long()
+        wanted = _independent(dense, scores, tokens.present, room)
+        for engine in ("host", "device"):
+            found, plan = greedy_mis(key, room, graph, positions=tokens.positions, engine=engine)
+            wrong = (found.taken != wanted).any(-1) & found.exact
+            assert not bool(wrong.any()), (
+                f"{_title(stage)}: the walk ({plan}) takes {found.taken}; "
+                f"over the whole matrix it takes {wanted}."
+            )
+
+
+def _independent(
+    dense: Bool[Tensor, "batch tokens tokens"], scores: Scores, present: Kept, room: Int[Tensor, " batch"]
+) -> Kept:
+    """The textbook: from the best token to the worst, take one unless a neighbour was taken."""
+    taken = torch.zeros_like(present)
+    for sample, order in enumerate(scores.argsort(dim=-1, descending=True).tolist()):
+        for token in order:
+            free = present[sample, token] and not (dense[sample, token] & taken[sample]).any()
+            taken[sample, token] = free and taken[sample].sum() < room[sample]
+    return taken
+
+
 # --- of selectors -----------------------------------------------------------------------------------------
 
 
@@ -325,6 +369,8 @@ LAWS: Mapping[str, tuple[Law, ...]] = MappingProxyType(
             answers_any_block,
             stores_the_same,
             gives_similarities,
+            keeps_within_reach,
+            is_walked_like_its_matrix,
             *EVERY,
             follows_the_tokens,
         ),
@@ -368,7 +414,8 @@ def _outcome(subject: Subject, case: Case) -> Tensor:
 
 
 def _selected(stage: Selector, choice: Choice) -> Kept:
-    grown = stage(choice.candidates, choice.kept, choice.room)
+    given = stage(choice.candidates, choice.kept, choice.room)
+    grown = given.kept if isinstance(given, Growth) else given
     expected = tuple(choice.kept.shape)
     assert grown.dtype == torch.bool and tuple(grown.shape) == expected, (
         f"{_title(stage)} must give a bool mask (batch, tokens) = {expected}; "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Literal, Self
 
@@ -95,6 +95,7 @@ def _file(prior: str) -> Path:
     return _shipped()[prior]
 
 
+@cache
 def _shipped() -> dict[str, Path]:
     """The priors that come with prunekit, by name: those of the embedded model."""
     files = sorted(CHECKPOINT.glob("prior-*.safetensors"))

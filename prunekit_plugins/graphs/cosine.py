@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
 from prunekit import Graph, GraphBuilder, ImplicitGraph, Stage, TokenBatch, hookimpl
-from prunekit.graph import everywhere
-from prunekit.kernels.cosine import cosine
+from prunekit.kernels.cosine import cosine, picked_unit, unit
 
 
 class Cosine(GraphBuilder):
@@ -31,30 +31,43 @@ class Cosine(GraphBuilder):
     above: float = Field(0.8, ge=0, le=1, description="An edge where the similarity exceeds this.")
 
     def __call__(self, tokens: TokenBatch) -> Graph:
-        least, largest = {"clip": (0.0, 1.0), "shift": (-1.0, 1.0)}.get(self.scaling) or _cosine_range(tokens)
+        features, present = tokens.features, tokens.present
+        if self.scaling == "min_max":
+            least, largest = (value.expand(present.shape) for value in _cosine_range(tokens))
+            return ImplicitGraph(
+                present,
+                lambda pick: (picked_unit(features, pick), pick(least), pick(largest - least)),
+                lambda a, b: ((cosine(a[0], b[0]) - a[1][..., None]) / a[2][..., None]).clamp_(0, 1),
+                self.above,
+            )
+        rule = _shifted if self.scaling == "shift" else _clipped
+        return ImplicitGraph(present, lambda pick: picked_unit(features, pick), rule, self.above)
 
-        def rule(rows: Tensor, columns: Tensor) -> Tensor:
-            likeness = cosine(tokens.features, rows, columns)
-            return ((likeness - least) / (largest - least)).clamp(0, 1)
 
-        return ImplicitGraph(tokens.present, rule, self.above)
+def _clipped(rows: Tensor, columns: Tensor) -> Tensor:
+    return (rows @ columns.mT).clamp_(0, 1)
 
 
-def _cosine_range(tokens: TokenBatch, block: int = 256) -> tuple[Tensor, Tensor]:
+def _shifted(rows: Tensor, columns: Tensor) -> Tensor:
+    return (1 + cosine(rows, columns)) / 2
+
+
+def _cosine_range(
+    tokens: TokenBatch, block: int = 256
+) -> tuple[Float[Tensor, "batch 1"], Float[Tensor, "batch 1"]]:
     """The least and the largest cosine among the present tokens of each sample, block by block.
 
     Kept apart, so that the rounding of a constant image is not stretched into similarities.
     """
-    everyone = everywhere(tokens.present)
-    least = torch.full((len(everyone), 1, 1), 1.0, device=everyone.device)
+    vectors = unit(tokens.features)
+    least = torch.full((len(vectors), 1), 1.0, device=vectors.device)
     largest = -least
-    for first in range(0, everyone.shape[-1], block):
-        rows = everyone[:, first : first + block]
-        real = tokens.present.gather(-1, rows)[:, :, None] & tokens.present[:, None]
-        likeness = cosine(tokens.features, rows, everyone)
-        low = likeness.masked_fill(~real, 1.0).amin((-2, -1), keepdim=True)
-        high = likeness.masked_fill(~real, -1.0).amax((-2, -1), keepdim=True)
-        least, largest = least.minimum(low), largest.maximum(high)
+    for first in range(0, vectors.shape[1], block):
+        rows = slice(first, first + block)
+        real = tokens.present[:, rows, None] & tokens.present[:, None]
+        likeness = cosine(vectors[:, rows], vectors)
+        least = least.minimum(likeness.masked_fill(~real, 1.0).amin((-2, -1))[:, None])
+        largest = largest.maximum(likeness.masked_fill(~real, -1.0).amax((-2, -1))[:, None])
     return least, largest.maximum(least + 1e-5)
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from prunekit import Graph, GraphBuilder, ImplicitGraph, Stage, TokenBatch, hookimpl
+from prunekit import Graph, GraphBuilder, ImplicitGraph, Known, Pick, Stage, TokenBatch, hookimpl
+from prunekit.graph import Rule
 from prunekit.kernels.planes import extents
+
+ELSEWHERE = 1e30
+"""How far apart planes are, in cells: too far for any nearness."""
 
 
 class Grid(GraphBuilder):
@@ -31,23 +36,41 @@ class Grid(GraphBuilder):
     above: float = Field(0.8, ge=0, le=1, description="An edge where the nearness exceeds this.")
 
     def __call__(self, tokens: TokenBatch) -> Graph:
-        plane, cell = tokens.positions[..., 0], tokens.positions[..., 1:].float()
+        plane, cell = tokens.positions.float().split([1, 2], -1)
+        place = torch.cat([plane * ELSEWHERE, cell], -1)
+        return ImplicitGraph(tokens.present, *self._likeness(tokens, place), self.above, self._bound)
+
+    def _likeness(self, tokens: TokenBatch, place: Tensor) -> tuple[Callable[[Pick], Known], Rule]:
+        """What must be known of tokens, and how near two of them are."""
+        if self.falloff == "radius":
+            return lambda pick: pick(place), lambda a, b: _within(a, b, self.radius)
+        if self.falloff == "gaussian":
+            scale = -2 * self.sigma**2
+            return lambda pick: pick(place), lambda a, b: (_distance(a, b).square() / scale).exp()
         size = extents(tokens.positions, tokens.present)
         diagonal = (size - 1).float().norm(dim=-1).clamp(min=1)
+        return (
+            lambda pick: (pick(place), pick(diagonal)),
+            lambda a, b: (1 - _distance(a[0], b[0]) / a[1][..., None]).clamp_(min=0),
+        )
 
-        def rule(rows: Tensor, columns: Tensor) -> Tensor:
-            batch = torch.arange(len(rows), device=rows.device)[:, None]
-            apart = cell[batch, rows][:, :, None] - cell[batch, columns][:, None]
-            together = plane[batch, rows][:, :, None] == plane[batch, columns][:, None]
-            if self.falloff == "radius":
-                near = (apart.abs().amax(-1) <= self.radius).float()
-            elif self.falloff == "gaussian":
-                near = torch.exp(-apart.square().sum(-1) / (2 * self.sigma**2))
-            else:
-                near = 1 - apart.norm(dim=-1) / diagonal[batch, rows][:, :, None]
-            return near * together
+    def _bound(self, level: float) -> int | None:
+        """How many cells apart tokens nearer than `level` can be, a little room for rounding included."""
+        if self.falloff == "radius":
+            return self.radius
+        if self.falloff == "gaussian" and level > 0:
+            return int(self.sigma * math.sqrt(2 * max(-math.log(level), 0)) + 1e-3)
+        return None
 
-        return ImplicitGraph(tokens.present, rule, self.above)
+
+def _within(rows: Tensor, columns: Tensor, radius: int) -> Tensor:
+    """1 within a Chebyshev radius, 0 beyond."""
+    return (torch.cdist(rows, columns, p=torch.inf) <= radius).float()
+
+
+def _distance(rows: Tensor, columns: Tensor) -> Tensor:
+    """Euclidean distances in float32, exact for tokens of one plane; not by products, which would round."""
+    return torch.cdist(rows, columns, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 @hookimpl

@@ -22,8 +22,11 @@ class FeatureNorm(ImportanceScorer):
     order: Literal[1, 2] = Field(2, description="1: sum of absolute values; 2: Euclidean length.")
 
     def __call__(self, tokens: TokenBatch) -> Scores:
-        # In float64, where the squares of no float32 overflow or vanish.
-        return torch.linalg.vector_norm(tokens.features.double(), ord=self.order, dim=-1).float()
+        features = tokens.features
+        # Divided by the largest entry first, so that squares neither overflow nor vanish.
+        largest = features.amax(-1, keepdim=True).maximum(-features.amin(-1, keepdim=True)).float()
+        scale = torch.where((largest > 0) & largest.isfinite(), largest, 1)
+        return ((features / scale).norm(self.order, dim=-1, keepdim=True) * scale).squeeze(-1).float()
 
 
 @hookimpl

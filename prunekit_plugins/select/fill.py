@@ -9,6 +9,8 @@ from pydantic import Field
 
 from prunekit import Candidates, Kept, Room, Selector, Stage, hookimpl
 from prunekit.kernels.farthest import farthest
+from prunekit.kernels.greedy import Task
+from prunekit.kernels.likeness import Likeness
 from prunekit.kernels.ranking import best
 
 
@@ -26,8 +28,8 @@ class Fill(Selector):
         eligible = candidates.tokens.present & ~kept
         if self.by == "score":
             return kept | best(candidates.scores, eligible, room)
-        features = candidates.tokens.features
-        return kept | farthest(features, kept, eligible, room, candidates.scores)
+        task = Task(kept, eligible, room, candidates.most, candidates.engine)
+        return kept | farthest(Likeness.of(candidates.tokens.features), task, first=candidates.scores)
 
 
 @hookimpl

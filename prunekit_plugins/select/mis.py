@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from prunekit import Candidates, Kept, Room, Selector, Stage, hookimpl
+from prunekit import Candidates, Growth, Kept, Room, Selector, Stage, hookimpl
 from prunekit.kernels.mis import greedy_mis
 from prunekit.kernels.ranking import packed_key
 
@@ -17,7 +17,7 @@ class MIS(Selector):
 
     The second half of D²Pruner (arXiv:2512.19443). The set is the greedy, lexicographically first maximal
     independent set among the tokens not kept yet; it may run dry before the room is used. Uses the order of
-    scores alone, ties by lowest index.
+    scores alone, ties by lowest index. No graph is built: how the walk goes is in `Selection.explain`.
     """
 
     use: Literal["mis"] = "mis"
@@ -26,13 +26,19 @@ class MIS(Selector):
         description="Whether tokens kept by earlier selectors suppress their neighbours too.",
     )
 
-    def __call__(self, candidates: Candidates, kept: Kept, room: Room) -> Kept:
-        key = packed_key(candidates.scores, candidates.tokens.present & ~kept)
-        around = kept if self.around_kept == "suppress" else None
-        return kept | greedy_mis(key, room, candidates.graph.adjacent, around)
-
-    def suppressing(self, before: Kept, after: Kept) -> Kept:
-        return after if self.around_kept == "suppress" else after & ~before
+    def __call__(self, candidates: Candidates, kept: Kept, room: Room) -> Growth:
+        tokens, suppress = candidates.tokens, self.around_kept == "suppress"
+        found, plan = greedy_mis(
+            packed_key(candidates.scores, tokens.present & ~kept),
+            room,
+            candidates.graph,
+            kept if suppress else None,
+            positions=tokens.positions,
+            engine=candidates.engine,
+            most=candidates.most,
+        )
+        after = kept | found.taken
+        return Growth(after, after if suppress else found.taken, found.exact, str(plan))
 
 
 @hookimpl

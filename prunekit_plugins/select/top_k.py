@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from prunekit import Candidates, Kept, Room, Selector, Stage, hookimpl
+from prunekit.budget import share_of
 from prunekit.kernels.ranking import best
 
 
@@ -22,8 +23,7 @@ class TopK(Selector):
 
     def __call__(self, candidates: Candidates, kept: Kept, room: Room) -> Kept:
         eligible = candidates.tokens.present & ~kept
-        part = (room.double() * self.share).floor().long()
-        return kept | best(candidates.scores, eligible, part)
+        return kept | best(candidates.scores, eligible, share_of(room, self.share))
 
 
 @hookimpl

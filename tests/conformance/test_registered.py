@@ -9,7 +9,9 @@ from prunekit.testing import conformance
 
 SCORES_ARE_IGNORED = "it does not look at scores"
 MAY_RUN_DRY = "an independent set may run dry before the room is used"
-FARTHEST = "scores matter for the first token alone; then the farthest is next"
+FARTHEST = "scores matter for the first token alone, if at all; then the farthest is next"
+LIKENESS_DECIDES = "between equal scores likeness decides"
+TIES_IN_VALUE = "tokens that are worth as much are ties, which fall to the lowest index"
 
 FIELDS = {
     "all_of": {"of": ["cosine", {"use": "grid", "falloff": "radius"}]},
@@ -19,7 +21,15 @@ FIELDS = {
 """What stages that cannot be made without it are given."""
 
 EXEMPT = {
+    "coverage": {"breaks_ties_by_index": LIKENESS_DECIDES, "follows_the_tokens": TIES_IN_VALUE},
+    "dpp": {"breaks_ties_by_index": LIKENESS_DECIDES},
+    "max_min": {
+        "breaks_ties_by_index": FARTHEST,
+        "ranks_nan_last": FARTHEST,
+        "follows_the_tokens": TIES_IN_VALUE,
+    },
     "mis": {"uses_all_room": MAY_RUN_DRY},
+    "mmr": {"breaks_ties_by_index": LIKENESS_DECIDES},
     "random": {"breaks_ties_by_index": SCORES_ARE_IGNORED, "ranks_nan_last": SCORES_ARE_IGNORED},
     "uniform_grid": {
         "breaks_ties_by_index": SCORES_ARE_IGNORED,
@@ -49,16 +59,28 @@ VARIANTS = [
     ),
     ("select", "mis", {"around_kept": "suppress"}, {"uses_all_room": MAY_RUN_DRY}),
     ("select", "top_k", {"share": 0.7}, {"uses_all_room": "it leaves room on purpose"}),
+    ("select", "fill", {"by": "farthest"}, EXEMPT["max_min"]),
+    ("select", "max_min", {"start": "score"}, EXEMPT["max_min"]),
+    ("select", "dpp", {"relevance": "raw"}, EXEMPT["dpp"]),
     (
         "select",
-        "fill",
-        {"by": "farthest"},
+        "dpp",
+        {"relevance": "none"},
         {
-            "breaks_ties_by_index": FARTHEST,
-            "ranks_nan_last": FARTHEST,
-            "follows_the_tokens": "equally far tokens are ties, which fall to the lowest index",
+            "breaks_ties_by_index": SCORES_ARE_IGNORED,
+            "ranks_nan_last": SCORES_ARE_IGNORED,
+            "follows_the_tokens": TIES_IN_VALUE,
         },
     ),
+    (
+        "select",
+        "mmr",
+        {"balance": 0.0},
+        {"breaks_ties_by_index": LIKENESS_DECIDES, "follows_the_tokens": TIES_IN_VALUE},
+    ),
+    ("select", "mmr", {"balance": 1.0}, {}),
+    ("select", "coverage", {"alpha": 0.0}, EXEMPT["coverage"]),
+    ("select", "coverage", {"alpha": 2.0}, EXEMPT["coverage"]),
 ]
 
 

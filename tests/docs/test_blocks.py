@@ -85,7 +85,12 @@ def test_commands_exist(block: Block):
     """Every command is parsed, and its options with it; none is run."""
     for name, *words in commands(block):
         assert name in COMMANDS, f"{block.place}: there is no command prunekit {name}."
-        COMMANDS[name].make_context(name, words)
+        command = COMMANDS[name]
+        while parts := getattr(command, "commands", None):
+            part, *words = words
+            assert part in parts, f"{block.place}: prunekit {name} has no {part}."
+            command = parts[part]
+        command.make_context(name, words)
 
 
 def test_a_wrong_option_would_be_found():

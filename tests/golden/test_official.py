@@ -85,17 +85,47 @@ def covered(length, side, grid):
     return ((cell + 1).clamp(max=last) - cell.clamp(min=first)).clamp(0, 1)
 
 
+def picks(selector, features, scores, count):
+    """The first `count` tokens a selector takes, in the order it takes them: with room for 1, for 2, …"""
+    tokens = pk.TokenBatch.grid(features.float()[None], 1, len(features))
+    candidates = pk.Candidates(tokens, scores[None], pk.NoEdges(tokens.present))
+    nothing = torch.zeros_like(tokens.present)
+    order: list[int] = []
+    for room in range(1, count + 1):
+        kept = selector(candidates, nothing, torch.tensor([room]))
+        (newest,) = set(kept[0].nonzero().flatten().tolist()) - set(order)
+        order.append(newest)
+    return order
+
+
 @pytest.mark.parametrize("numbers, tensor", cases("divprune"))
 def test_divprune(numbers, tensor):
-    """DivPrune is `fill` by `farthest` after its own first token, which is handed over as a score."""
-    features = tensor("input.features").float()[None]
-    order = tensor("expected.order").tolist()
-    tokens = pk.TokenBatch.grid(features, 1, features.shape[1])
-    scores = torch.zeros(tokens.present.shape)
-    scores[0, order[0]] = 1
-    candidates = pk.Candidates(tokens, scores, pk.NoEdges(tokens.present))
-    farthest = STAGE("select", "fill")(by="farthest")
-    nothing = torch.zeros_like(tokens.present)
-    for room in (1, len(order) // 2, len(order)):
-        kept = farthest(candidates, nothing, torch.tensor([room]))
-        assert kept[0].nonzero().flatten().tolist() == sorted(order[:room])
+    """DivPrune is `max_min`."""
+    features = tensor("input.features")
+    order = picks(STAGE("select", "max_min")(), features, torch.zeros(len(features)), numbers["T"])
+    assert order == tensor("expected.order").tolist()
+
+
+@pytest.mark.parametrize("numbers, tensor", cases("cdpruner"))
+def test_cdpruner(numbers, tensor):
+    """CDPruner is `dpp`; what is least like the prompt is most relevant to it."""
+    patches, words = tensor("input.image_embeds").float(), tensor("input.text_embeds").float()
+    scores = -torch.nn.functional.cosine_similarity(patches[:, None], words[None], dim=-1).mean(-1)
+    order = picks(STAGE("select", "dpp")(), tensor("input.features"), scores, numbers["T"])
+    assert order == tensor("expected.order").tolist()
+
+
+@pytest.mark.parametrize("numbers, tensor", cases("idpruner"))
+def test_idpruner(numbers, tensor):
+    """IDPruner, one token at a time, is `mmr`."""
+    stage = STAGE("select", "mmr")(balance=numbers["lambda"])
+    order = picks(stage, tensor("input.features"), tensor("input.raw_score").float(), numbers["T"])
+    assert order == tensor("expected.order").tolist()
+
+
+@pytest.mark.parametrize("numbers, tensor", cases("scope"))
+def test_scope(numbers, tensor):
+    """SCOPE is `coverage`."""
+    stage = STAGE("select", "coverage")(alpha=numbers["alpha"])
+    order = picks(stage, tensor("input.features"), tensor("input.attention").float(), numbers["T"])
+    assert order == tensor("expected.order").tolist()

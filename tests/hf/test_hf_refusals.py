@@ -223,12 +223,19 @@ def test_a_padding_mask_of_the_wrong_length(case: Case) -> None:
         case.model(**short)
 
 
+def _settled(kept: torch.Tensor) -> Any:
+    """Something like a selection, whatever it keeps."""
+    like = SimpleNamespace(kept=kept)
+    like.settled = lambda: like
+    return like
+
+
 def _wrong_shape(tokens: TokenBatch) -> Any:
-    return SimpleNamespace(kept=tokens.present[:, :-1])
+    return _settled(tokens.present[:, :-1])
 
 
 def _wrong_dtype(tokens: TokenBatch) -> Any:
-    return SimpleNamespace(kept=tokens.present.long())
+    return _settled(tokens.present.long())
 
 
 def _keeps_padding(tokens: TokenBatch) -> Any:

@@ -8,30 +8,16 @@ import pytest
 import torch
 from choosing import every, top
 from families import FAMILIES
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunekit import TextAttention
 from prunekit.hf import attach
-
-READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default)
-
-
-class Reads(TorchDispatchMode):
-    """Counts how often a tensor's value is read on the host."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
-        self.count += function in READS
-        return function(*given, **(named or {}))
+from prunekit.measuring import Counting
 
 
 def reads(model: Any, inputs: dict[str, Any], steps: int) -> int:
-    with torch.no_grad(), Reads() as mode:
+    with torch.no_grad(), Counting() as counted:
         model.generate(**inputs, max_new_tokens=steps, do_sample=False)
-    return mode.count
+    return counted.syncs
 
 
 @pytest.mark.parametrize("positions", ["keep", "repack"])
@@ -52,4 +38,4 @@ def test_the_prompt_costs_a_handful_of_reads_whatever_the_depth() -> None:
     for layer in (1, 5):
         with attach(case.model, top(0.3, need), layer=layer, needs=[need]):
             counts.append(reads(case.model, case.inputs, 1) - plain)
-    assert counts[0] == counts[1] <= 6
+    assert counts[0] == counts[1] <= 8

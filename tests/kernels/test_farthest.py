@@ -1,48 +1,86 @@
-"""Farthest-point filling is the loop it abbreviates, and survives what cosines do not."""
+"""Farthest point and marginal relevance are the loop they abbreviate, on both engines."""
 
+import pytest
 import torch
+from greedily import DEGENERATE, ENGINES, asked, best_first, cases, reads, without_kept
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from prunekit.kernels.cosine import cosine, unit
 from prunekit.kernels.farthest import farthest
+from prunekit.measuring import Counting
 from prunekit.testing import choices
 
 
+def loop(case, start, value):
+    """One token after another: `value` says how good a token is beside its largest likeness to the kept."""
+    alike, kept, free, room = case
+    kept, free, taken = list(kept), list(free), []
+    for _ in range(room):
+        order = (lambda t: value(t, max(alike[t][k] for k in kept))) if kept else start
+        taken.append(min(free, key=order))
+        free.remove(taken[-1])
+        kept.append(taken[-1])
+    return sorted(taken)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 @settings(max_examples=150)
 @given(choices())
-def test_farthest_is_the_loop(choice):
+def test_farthest_is_the_loop(engine, choice):
     """On features whose cosines are exact, so that ties are ties."""
-    tokens, scores = choice.tokens, choice.scores.nan_to_num()
-    eligible = tokens.present & ~choice.kept
-    added = farthest(tokens.features, choice.kept, eligible, choice.room, scores)
-    everyone = torch.arange(tokens.present.shape[1]).expand(tokens.present.shape)
-    alike = cosine(tokens.features, everyone, everyone)
-    for sample in range(len(added)):
-        kept = choice.kept[sample].nonzero().flatten().tolist()
-        rest = eligible[sample].nonzero().flatten().tolist()
-        wanted = []
-        for _ in range(int(choice.room[sample])):
-            if kept:
-                chosen = min(rest, key=lambda t: (max(float(alike[sample, t, k]) for k in kept), t))
-            else:
-                chosen = min(rest, key=lambda t: (-float(scores[sample, t]), t))
-            rest.remove(chosen)
-            kept.append(chosen)
-            wanted.append(chosen)
-        assert added[sample].nonzero().flatten().tolist() == sorted(wanted)
+    added = asked(farthest, choice, engine, first=choice.scores)
+    for sample, case in enumerate(cases(choice)):
+        start = best_first(choice.scores[sample])
+        assert added[sample] == loop(case, start, lambda t, like: (like, t))
 
 
-def test_unit_survives_the_ends_of_float32():
-    awkward = [[1e38, 1e38], [1e-40, 0.0], [0.0, 0.0], [torch.inf, 1.0], [torch.nan, 1.0]]
-    vectors = unit(torch.tensor(awkward))
-    half = 0.5**0.5
-    assert torch.allclose(vectors, torch.tensor([[half, half], [1, 0], [0, 0], [0, 0], [0, 0]]))
+@pytest.mark.parametrize("engine", ENGINES)
+@settings(max_examples=100)
+@given(choices())
+def test_without_scores_the_loneliest_comes_first(engine, choice):
+    added = asked(farthest, choice, engine)
+    for sample, case in enumerate(cases(choice)):
+
+        def crowded(token, case=case):
+            alike, _, free, _ = case
+            return max((alike[token][other] for other in free if other != token), default=0), token
+
+        assert added[sample] == loop(case, crowded, lambda t, like: (like, t))
 
 
-def test_cosines_of_half_precision_are_computed_in_float32():
-    vectors = torch.randn(1, 50, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
-    everyone = torch.arange(50)[None]
-    exact = torch.nn.functional.cosine_similarity(
-        vectors.double()[0, :, None], vectors.double()[0, None], dim=-1
-    )
-    torch.testing.assert_close(cosine(vectors, everyone, everyone)[0].double(), exact, rtol=0, atol=1e-6)
+@pytest.mark.parametrize("engine", ENGINES)
+@settings(max_examples=150)
+@given(choices(), st.sampled_from([0.0, 0.25, 0.5, 1.0]))
+def test_marginal_relevance_is_the_loop(engine, choice, repulsion):
+    """Worth in sixteenths, so that values are exact too; NaN ranks last, by index."""
+    worth = torch.where(choice.scores.isnan(), torch.nan, (choice.scores.clamp(0, 1) * 16).round() / 16)
+    added = asked(farthest, choice, engine, first=worth, worth=worth, repulsion=repulsion)
+    for sample, case in enumerate(cases(choice)):
+        known = worth[sample].isfinite().tolist()
+        mine = worth[sample].nan_to_num().tolist()
+
+        def value(token, like, known=known, mine=mine):
+            return not known[token], known[token] * (repulsion * like - mine[token]), token
+
+        assert added[sample] == loop(case, best_first(worth[sample]), value)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("features", DEGENERATE.values(), ids=DEGENERATE)
+def test_exactly_as_many_as_there_is_room_for(features, engine):
+    assert all(len(without_kept(features, engine, farthest, room)) == room for room in (1, 7, 40))
+
+
+def test_the_device_form_reads_nothing():
+    assert reads(farthest) == 0
+
+
+def test_few_tokens_need_no_matrix():
+    """Rows on demand give what the matrix gives."""
+    features = torch.randn(1, 400, 16, generator=torch.Generator().manual_seed(0))
+    scores = features.norm(dim=-1)
+    with Counting() as counted:
+        few = without_kept(features, "host", farthest, 20, first=scores)
+    assert counted.peak_bytes < 400 * 400 * 4
+    assert few == without_kept(features, "device", farthest, 20, first=scores)
+    assert set(few) < set(without_kept(features, "host", farthest, 200, first=scores))

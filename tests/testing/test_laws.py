@@ -8,6 +8,7 @@ import torch
 
 import prunekit as pk
 from prunekit import Signal
+from prunekit.kernels.known import Pick
 from prunekit.kernels.ranking import best
 from prunekit.testing import LAWS, conformance, holds
 
@@ -58,23 +59,40 @@ class Halved(pk.Graph):
         object.__setattr__(self, "present", tokens.present)
         object.__setattr__(self, "edges", edges)
 
+    def known(self, pick):
+        places = torch.arange(self.present.shape[1]).expand(self.present.shape)
+        samples = torch.arange(self.present.shape[0])[:, None].expand(self.present.shape)
+        return pick(samples), pick(places)
+
     def joins(self, rows, columns):
-        samples = torch.arange(len(rows))[:, None, None]
-        return self.edges[samples, rows[:, :, None], columns[:, None]]
+        return self.edges[rows[0][:, :, None], rows[1][:, :, None], columns[1][:, None]]
 
 
 class Loose(Halved):
     """A graph that does not let the base class take loops and padding out."""
 
     def adjacent(self, rows, columns):
-        return self.joins(rows, columns)
+        return self.joins(self.known(Pick(rows)), self.known(Pick(columns)))
 
 
 class OneSided(Halved):
     """A graph whose blocks of one row are empty."""
 
     def joins(self, rows, columns):
-        return super().joins(rows, columns) & (rows.shape[-1] > 1)
+        return super().joins(rows, columns) & (rows[1].shape[-1] > 1)
+
+
+class Boastful(Halved):
+    """A graph that says its edges reach less far than they do."""
+
+    reach = 0
+
+
+class Denying(Halved):
+    """A graph whose matrix is empty, whatever it joins."""
+
+    def adjacent(self, rows, columns):
+        return super().adjacent(rows, columns) & False
 
 
 class Forgetful(Halved):
@@ -104,11 +122,16 @@ class Builder(pk.GraphBuilder):
                 return Loose(tokens, (edges | ~both) & ~loops)
             case "answers_any_block":
                 return OneSided(tokens, edges)
+            case "keeps_within_reach":
+                return Boastful(tokens, edges)
+            case "is_walked_like_its_matrix":
+                return Denying(tokens, edges)
             case "stores_the_same":
                 return Forgetful(tokens, edges)
             case "gives_similarities":
+                halved = Halved(tokens, edges)
                 return pk.ImplicitGraph(
-                    tokens.present, lambda r, c: 2.0 * Halved(tokens, edges).joins(r, c), 1.0
+                    tokens.present, halved.known, lambda r, c: 2.0 * halved.joins(r, c), 1.0
                 )
         return Halved(tokens, edges)
 

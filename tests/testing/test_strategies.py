@@ -5,8 +5,7 @@ import torch
 from hypothesis import find, given, settings
 
 import prunekit as pk
-from prunekit.graph import everywhere
-from prunekit.kernels.cosine import cosine
+from prunekit.kernels.cosine import cosine, unit
 from prunekit.testing import choices, token_sets
 
 ATTENTION, PADDED = pk.TextAttention(), pk.PaddedShare()
@@ -75,9 +74,8 @@ def turns_up(strategy, what):
 @settings(max_examples=50)
 @given(token_sets(needs={ATTENTION}))
 def test_all_numbers_are_exact(tokens):
-    everyone = everywhere(tokens.present)
     both = tokens.present[:, :, None] & tokens.present[:, None]
-    quarters = 4 * cosine(tokens.features, everyone, everyone)[both]
+    quarters = 4 * cosine(unit(tokens.features), unit(tokens.features))[both]
     assert torch.equal(quarters, quarters.round())
     finite = tokens.signals[ATTENTION].float().nan_to_num(0, 0, 0)
     assert torch.equal(1024 * finite, (1024 * finite).round())

@@ -1,0 +1,134 @@
+"""The two engines: the device form reads nothing, and gives what the host form gives wherever it says so."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import prunekit as pk
+from prunekit import TextAttention
+from prunekit.budget import room_for
+from prunekit.testing import token_sets
+
+ATTENTION = TextAttention()
+SPREAD = {"use": "grid", "falloff": "radius", "radius": 1, "above": 0.5}
+ALIKE = {"use": "cosine", "above": 0.6}
+GRAPHS = {
+    "clip": ALIKE,
+    "shift": {"use": "cosine", "scaling": "shift"},
+    "min_max": {"use": "cosine", "scaling": "min_max"},
+    "linear": {"use": "grid", "falloff": "linear"},
+    "gaussian": {"use": "grid", "falloff": "gaussian", "above": 0.6},
+    "radius": SPREAD,
+    "blend": {"use": "blend", "semantic": "cosine", "spatial": "grid", "above": 0.6},
+    "near_blend": {"use": "blend", "semantic": "cosine", "spatial": {"use": "grid", "falloff": "gaussian"}},
+    "both": {"use": "all_of", "of": [ALIKE, SPREAD]},
+    "either": {"use": "any_of", "of": [ALIKE, SPREAD]},
+    "none": None,
+}
+SELECTS = {
+    "mis": ["mis"],
+    "d2pruner": [{"use": "top_k", "share": 0.7}, "mis", "fill"],
+    "around": [{"use": "top_k", "share": 0.3}, {"use": "mis", "around_kept": "suppress"}],
+}
+
+
+def shipped(name, prior_file):
+    """A shipped pipeline with a prior that needs no model."""
+    pipeline = pk.load(name)
+    return pipeline.swap(bias={"use": "measured", "prior": str(prior_file)}) if pipeline.bias else pipeline
+
+
+def tiles(images, device):
+    """Images of two tiles each."""
+    attention = torch.rand(images, 4, 128, device=device)
+    features = torch.randn(images, 128, 16, device=device)
+    return pk.TokenBatch.grid(features, 8, 8, signals={ATTENTION: attention})
+
+
+@pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS)
+@pytest.mark.parametrize("select", SELECTS.values(), ids=SELECTS)
+@settings(max_examples=25)
+@given(tokens=token_sets(needs={ATTENTION}), budget=st.sampled_from([1, 3, 0.2, 0.5, 1.0]))
+def test_both_engines_select_the_same(graph, select, tokens, budget):
+    pipeline = pk.load("fastv").swap(graph=graph, select=select, budget=budget)
+    host, device = pipeline(tokens), pipeline(tokens, engine="device")
+    assert torch.equal(device.counts, room_for(tokens.counts, budget))
+    same = (host.kept == device.kept).all(-1)
+    assert (same | ~device.exact).all()
+    assert torch.equal(device.settled().kept, host.kept)
+    assert host.exact.all()
+
+
+@pytest.mark.parametrize(
+    "name", [entry.name for entry in pk.installed().pipelines if entry.name != "uniform_grid"]
+)
+def test_the_device_form_reads_nothing(name, prior_file):
+    """On tensors that hold no values: whatever looked at one, or at how many there are, would raise."""
+    selection = shipped(name, prior_file)(tiles(3, "meta"))
+    assert selection.kept.device.type == "meta"
+    assert selection.kept.shape == selection.kept_by.shape == (3, 128)
+    assert selection.exact.shape == (3,)
+
+
+def test_a_walk_cut_short_says_so_and_is_finished_when_settled():
+    """More look-alikes in front than the device form looks at: the count holds, the flag says the rest."""
+    features = torch.eye(8).repeat_interleave(512, 0)[None]
+    scores = torch.arange(4096.0, 0, -1).expand(1, 1, -1)
+    tokens = pk.TokenBatch.grid(features, 64, 64, signals={ATTENTION: scores})
+    pipeline = pk.load("fastv").swap(graph="cosine", select=["mis"], budget=8)
+    device = pipeline(tokens, engine="device")
+    assert device.exact.tolist() == [False]
+    assert device.counts.tolist() == [8]
+    assert device.counts_by_step.tolist() == [[1, 7]]
+    settled = device.settled()
+    assert settled.exact.all()
+    assert settled.indices.tolist() == [list(range(0, 4096, 512))]
+    assert settled.settled() is settled
+    assert torch.equal(settled.kept, pipeline(tokens).kept)
+
+
+def test_what_rounds_leave_undecided_is_not_passed_off_as_exact():
+    """A path of candidates, each suppressed by the one before, is longer than there are rounds."""
+    features = torch.randn(1, 256, 4, generator=torch.Generator().manual_seed(0))
+    tokens = pk.TokenBatch.grid(
+        features, 1, 256, signals={ATTENTION: torch.arange(256.0, 0, -1).expand(1, 1, -1)}
+    )
+    pipeline = pk.load("fastv").swap(graph=SPREAD, select=["mis"], budget=128)
+    device = pipeline(tokens, engine="device")
+    assert device.exact.tolist() == [False]
+    assert device.settled().indices.tolist() == [list(range(0, 256, 2))]
+
+
+class Rude(pk.Selector):
+    """Keeps everything, whatever there is room for."""
+
+    use: str = "rude"
+
+    def __call__(self, candidates, kept, room):
+        return torch.ones_like(kept)
+
+
+def test_faults_are_found_when_a_selection_is_settled():
+    tokens = pk.TokenBatch.grid(torch.randn(1, 4, 2), 2, 2)
+    pipeline = pk.load("random").swap(select=[Rude()], budget=1)
+    selection = pipeline(tokens, engine="device")
+    with pytest.raises(pk.TokenError, match="'rude' kept more than there was room for"):
+        selection.settled()
+    with pytest.raises(pk.TokenError, match="'rude' kept more than there was room for"):
+        pipeline(tokens)
+
+
+@pytest.mark.parametrize(
+    "graph, engine, way",
+    [("cosine", "host", "lazy: "), (SPREAD, "host", "stencil: "), ("cosine", "device", "prefix: ")],
+)
+def test_an_explanation_says_how_the_set_was_walked(graph, engine, way):
+    features = torch.randn(1, 64, 8, generator=torch.Generator().manual_seed(0))
+    tokens = pk.TokenBatch.grid(features, 8, 8)
+    pipeline = pk.load("random").swap(graph=graph, select=["mis"], budget=4)
+    selection = pipeline(tokens, engine=engine)
+    kept = int(selection.kept[0].nonzero()[0])
+    dropped = int((~selection.kept[0]).nonzero()[0])
+    assert selection.explain(0, kept).way.startswith(way)
+    assert not selection.explain(0, dropped).way

@@ -1,0 +1,37 @@
+"""Stages around the graph read no value: all of them run on tensors that hold none."""
+
+import pytest
+import torch
+
+import prunekit as pk
+from prunekit_plugins.bias.exponential import Exponential
+from prunekit_plugins.bias.measured import Measured
+from prunekit_plugins.bias.padding import Padding
+from prunekit_plugins.importance.constant import Constant
+from prunekit_plugins.importance.feature_norm import FeatureNorm
+from prunekit_plugins.importance.text_attention import TextAttention
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        Constant(),
+        FeatureNorm(order=1),
+        FeatureNorm(order=2),
+        TextAttention(heads="mean"),
+        TextAttention(heads="max"),
+        Exponential(),
+        Padding(),
+        Measured(prior="testbed-layer2"),
+        Measured(prior="testbed-layer2", resize="linear"),
+    ],
+    ids=repr,
+)
+def test_nothing_is_read(stage):
+    needs = {need: torch.zeros(2, 3, 30, device="meta") for need in stage.needs}
+    needs |= {need: torch.zeros(2, 30, device="meta") for need in stage.needs if need == pk.PaddedShare()}
+    tokens = pk.TokenBatch.grid(torch.zeros(2, 30, 8, device="meta"), 5, 3, needs)
+    given = stage(tokens)
+    values = given.values if isinstance(given, pk.Bias) else given
+    assert values.shape == (2, 30)
+    assert values.device.type == "meta"
