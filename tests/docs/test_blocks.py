@@ -83,14 +83,20 @@ def commands(block: Block) -> list[list[str]]:
 @pytest.mark.parametrize("block", blocks("console"), ids=lambda block: block.place)
 def test_commands_exist(block: Block):
     """Every command is parsed, and its options with it; none is run."""
-    for name, *words in commands(block):
-        assert name in COMMANDS, f"{block.place}: there is no command prunekit {name}."
-        command = COMMANDS[name]
-        while parts := getattr(command, "commands", None):
-            part, *words = words
-            assert part in parts, f"{block.place}: prunekit {name} has no {part}."
-            command = parts[part]
-        command.make_context(name, words)
+    for words in commands(block):
+        name, command, given = _found(words)
+        assert command is not None, f"{block.place}: there is no command prunekit {name}."
+        command.make_context(name, given)
+
+
+def _found(words: list[str]):
+    """The command that words name, and what it is given; commands of commands are looked into."""
+    name, *given = words
+    command = COMMANDS.get(name)
+    while parts := getattr(command, "commands", None):
+        name = f"{name} {given[0]}"
+        command, given = parts.get(given[0]), given[1:]
+    return name, command, given
 
 
 def test_a_wrong_option_would_be_found():
