@@ -1,8 +1,8 @@
 """Graphs over the tokens of each sample, which answer one question: who is adjacent to whom?
 
 A graph is asked in two steps: what it must know of some tokens (`known`: unit vectors, cells), gathered and
-prepared once, and who of two such sets is joined (`joins`). So a walk over many tokens prepares each only
-once, in the order it meets them, and the N × N matrix is never built unless asked for. Every graph is
+prepared together, and who of two such sets is joined (`joins`). So a walk prepares tokens as it meets them
+and compares them as often as it likes, and the N × N matrix is never built unless asked for. Every graph is
 symmetric, without loops, and has no edge across samples and none to padding: the base class sees to that,
 whatever a rule says.
 """
@@ -269,8 +269,9 @@ def blend(first: Graph, second: Graph, alpha: float, above: float) -> Graph:
 
     def bound(level: float) -> int | None:
         """Where one part says 1 at most, the other must say the rest; some room for rounding."""
-        needs = ((first, (level - (1 - alpha)) / alpha), (second, (level - alpha) / (1 - alpha)))
-        reaches = [part.within(least - 1e-6) for part, least in needs if least > 1e-6]
+        low = level - 1e-6
+        needs = ((first, (low - (1 - alpha)) / alpha), (second, (low - alpha) / (1 - alpha)))
+        reaches = [part.within(least) for part, least in needs if least > 0]
         return min((reach for reach in reaches if reach is not None), default=None)
 
     return ImplicitGraph(first.present, knows, rule, above, bound)

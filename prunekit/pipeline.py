@@ -137,12 +137,13 @@ class Pipeline(Strict, frozen=True):
     def __call__(self, tokens: TokenBatch, engine: Engine | None = None) -> Selection:
         """Selects tokens: exactly `room_for(tokens.counts, budget)` of each sample.
 
-        On an accelerator nothing is read back while it runs, so the device never waits for the host; what
-        there is to check is checked when the selection is `settled`. `attach` sees to that.
+        On an accelerator nothing is read back while it runs, but by the few stages that say so, and the
+        device need not wait for the host; what there is to check is checked when the selection is `settled`.
+        `attach` sees to that.
 
         Args:
             tokens: The tokens.
-            engine: Whether kernels may read values; by default what suits the tokens' device.
+            engine: Whether selectors may read values; by default what suits the tokens' device.
 
         Raises:
             TokenError: A stage gave something that does not fit the tokens.
@@ -235,8 +236,8 @@ def _asked(stage: Stage, *arguments: Any) -> Any:
     wanted = {"bias": (Bias,), "graph": (Graph,), "select": (Tensor, Growth)}.get(stage.kind, (Tensor,))
     if not isinstance(given, wanted):
         raise PluginError(
-            f"The {stage.kind} stage {stage.use!r} must give a {wanted[0].__name__}; it gave a "
-            f"{type(given).__name__}."
+            f"The {stage.kind} stage {stage.use!r} must give a "
+            f"{' or a '.join(kind.__name__ for kind in wanted)}; it gave a {type(given).__name__}."
         )
     return given
 
@@ -259,7 +260,22 @@ def _grown(selector: Selector, candidates: Candidates, kept: Kept, room: Room) -
             f"The select stage {selector.use!r} must give a bool mask (batch, tokens) = {tuple(kept.shape)}; "
             f"it gave {grown.dtype} {tuple(grown.shape)}."
         )
-    return given if isinstance(given, Growth) else Growth(given)
+    growth = given if isinstance(given, Growth) else Growth(given)
+    for name, value, shape in (
+        ("suppressing", growth.suppressing, kept.shape),
+        ("exact", growth.exact, room.shape),
+    ):
+        if value is not None and (value.shape != shape or value.dtype != torch.bool):
+            raise TokenError(
+                f"The select stage {selector.use!r} must give {name} as a bool mask {tuple(shape)}; "
+                f"it gave {value.dtype} {tuple(value.shape)}."
+            )
+    if candidates.engine == "host" and growth.exact is not None and not bool(growth.exact.all()):
+        raise TokenError(
+            f"The select stage {selector.use!r} says that its own answer is not exact, on an engine that may "
+            "read values and so can be."
+        )
+    return growth
 
 
 def _faults(growths: Sequence[Growth], tokens: TokenBatch, room: Room) -> Bool[Tensor, "steps 3"]:

@@ -209,13 +209,13 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Growth:
-    """What a selector kept, from one that has more to say than a mask.
+    """What a selector that has more to say than a mask returns.
 
     Attributes:
         kept: All that is kept after this step.
         suppressing: The tokens among them that keep their neighbours in the graph out; None for none.
         exact: Whether each sample's are those the selector's definition gives; None for all. A kernel that
-            must not read values can run out of candidates it has looked at.
+            must not read values can run out of candidates it has looked at; on the host all must be.
         way: How it was computed, for people.
     """
 
@@ -317,7 +317,7 @@ class Selection:
         """Whether each sample's tokens are those of the pipeline's definition, on the tokens' device.
 
         Always, but for independent sets on accelerators that run out of the candidates looked at: those
-        are filled up by score instead, and `settled` walks on.
+        are filled up by score instead, and `settled` selects anew.
         """
         if self.verdict is None:
             return torch.ones(len(self.kept), dtype=torch.bool, device=self.kept.device)
@@ -325,6 +325,8 @@ class Selection:
 
     def settled(self) -> Selection:
         """This selection, checked and exact: reads the device once, if anything is left to read at all.
+
+        Where a sample is not exact, all are selected again on the host's terms, which read as they go.
 
         Raises:
             TokenError: A selector did what none may do.

@@ -132,3 +132,44 @@ def test_an_explanation_says_how_the_set_was_walked(graph, engine, way):
     dropped = int((~selection.kept[0]).nonzero()[0])
     assert selection.explain(0, kept).way.startswith(way)
     assert not selection.explain(0, dropped).way
+
+
+def odd(growth, **values):
+    """A growth of values that the shape checks around this suite would not let through."""
+    for name, value in values.items():
+        object.__setattr__(growth, name, value)
+    return growth
+
+
+class Vain(pk.Selector):
+    """Says more of what it kept than is right."""
+
+    use: str = "vain"
+    fault: str = ""
+
+    def __call__(self, candidates, kept, room):
+        first = candidates.tokens.present & ~kept
+        first = first & (first.cumsum(-1) <= room[:, None])
+        match self.fault:
+            case "inexact":
+                return pk.Growth(kept | first, exact=torch.zeros_like(room, dtype=torch.bool))
+            case "exact":
+                return odd(pk.Growth(kept | first), exact=torch.ones(7, dtype=torch.bool))
+            case "suppressing":
+                return odd(pk.Growth(kept | first), suppressing=first[:1, :2])
+        return [first]
+
+
+@pytest.mark.parametrize(
+    "fault, complaint",
+    [
+        ("inexact", "'vain' says that its own answer is not exact"),
+        ("exact", r"'vain' must give exact as a bool mask \(2,\); it gave torch.bool \(7,\)"),
+        ("suppressing", r"'vain' must give suppressing as a bool mask \(2, 4\)"),
+        ("", "'vain' must give a Tensor or a Growth; it gave a list"),
+    ],
+)
+def test_growths_that_do_not_fit_are_refused(fault, complaint):
+    tokens = pk.TokenBatch.grid(torch.randn(2, 4, 2), 2, 2)
+    with pytest.raises(pk.PrunekitError, match=complaint):
+        pk.load("random").swap(select=[Vain(fault=fault)], budget=2)(tokens)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from prunekit.bench.features import Shape, made_up
+from prunekit.bench.features import Size, made_up
 from prunekit.bench.select import CASES, pipeline_for
 from prunekit.kernels.mis.plan import plan_for
 from prunekit.measuring import Counting
@@ -27,7 +27,7 @@ DIM = 32
 def count(prior_file):
     """Counts what one case does on the device engine, from tokens to selection."""
 
-    def counted(case: str, shape: Shape, keep: int = KEEP) -> Counting:
+    def counted(case: str, shape: Size, keep: int = KEEP) -> Counting:
         tokens = made_up(shape, META)
         pipeline = pipeline_for(case, keep, prior_file)
         pipeline(tokens)  # whatever is read from files or kept is there now
@@ -41,8 +41,8 @@ def count(prior_file):
 Count = Callable[..., Counting]
 
 
-def shape(tokens: int, batch: int = 1, features: str = "clustered", dim: int = DIM) -> Shape:
-    return Shape(features, tokens, dim, batch)
+def shape(tokens: int, batch: int = 1, features: str = "clustered", dim: int = DIM) -> Size:
+    return Size(features, tokens, dim, batch)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -230,7 +230,7 @@ class Silent(pk.Selector):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [({"importance": Failing()}, "'failing' failed: RuntimeError: out of luck"),
-     ({"select": Silent()}, "'silent' must give a Tensor; it gave a NoneType")],
+     ({"select": Silent()}, "'silent' must give a Tensor or a Growth; it gave a NoneType")],
 )  # fmt: skip
 def test_a_failing_stage_is_named(changes, told):
     tokens = pk.TokenBatch.grid(torch.ones(1, 9, 2), 3, 3)

@@ -36,7 +36,7 @@ MAP = 24
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class Size:
     """What tokens look like, how many there are in a sample, of how many features, and how many samples."""
 
     features: str
@@ -58,7 +58,7 @@ class Shape:
         return planes, rows, plane // rows
 
 
-def made_up(shape: Shape, device: torch.device, seed: int = 0) -> TokenBatch:
+def made_up(shape: Size, device: torch.device, seed: int = 0) -> TokenBatch:
     """Samples of a shape, each another draw, with the attention of a last prompt token."""
     make = torch.Generator().manual_seed(seed)
     features = torch.stack([_features(shape, make) for _ in range(shape.batch)])
@@ -76,7 +76,7 @@ def made_up_prior(seed: int = 0) -> Prior:
     return Prior(whole, torch.tensor([1]), "made up", 2, "none", 1)
 
 
-def _features(shape: Shape, make: torch.Generator) -> Float[Tensor, "tokens dim"]:
+def _features(shape: Size, make: torch.Generator) -> Float[Tensor, "tokens dim"]:
     noise = torch.randn(shape.tokens, shape.dim, generator=make)
     strength = 0.2 + 0.6 * torch.rand(shape.tokens, 1, generator=make)
     if shape.features == "clustered":
@@ -88,7 +88,7 @@ def _features(shape: Shape, make: torch.Generator) -> Float[Tensor, "tokens dim"
     return noise
 
 
-def _patches(shape: Shape, make: torch.Generator) -> Float[Tensor, "tokens dim"]:
+def _patches(shape: Size, make: torch.Generator) -> Float[Tensor, "tokens dim"]:
     """On each plane Voronoi regions around random centres, one direction a region."""
     planes, rows, columns = shape.planes
     centres = max(rows * columns // PATCH, 1)
@@ -101,7 +101,7 @@ def _patches(shape: Shape, make: torch.Generator) -> Float[Tensor, "tokens dim"]
     return torch.randn(planes * centres, shape.dim, generator=make)[torch.cat(regions)]
 
 
-def _hills(shape: Shape, make: torch.Generator) -> Float[Tensor, "tokens dim"]:
+def _hills(shape: Size, make: torch.Generator) -> Float[Tensor, "tokens dim"]:
     """Random directions every few cells of a plane, and between them what is between them."""
     planes, rows, columns = shape.planes
     coarse = torch.randn(planes, shape.dim, -(-rows // HILL), -(-columns // HILL), generator=make)

@@ -51,7 +51,7 @@ class Sample:
 
     @property
     def relevance(self) -> Float[Tensor, " tokens"]:
-        """Scores scaled to (0, 1], as CDPruner does."""
+        """Scores scaled to about (0, 1], as CDPruner does."""
         return (self.scaled + 1e-6) / self.scaled.max()
 
     @property

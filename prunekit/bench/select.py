@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from prunekit.bench.features import Shape, made_up
+from prunekit.bench.features import Size, made_up
 from prunekit.bench.picking import picking
 from prunekit.bench.references import ABOVE, ALPHA, BALANCE, Chosen, Sample, dense, naive
 from prunekit.files import load
@@ -60,7 +60,7 @@ class Problem:
     """One row to be: a case on tokens of a shape, with a budget."""
 
     case: str
-    shape: Shape
+    shape: Size
     budget: int | float
 
     @property

@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from prunekit.bench.features import KINDS, Shape, made_up_prior
+from prunekit.bench.features import KINDS, Size, made_up_prior
 from prunekit.bench.select import CASES, Problem, Row, environment, measured
 from prunekit.budget import parse_budget
 from prunekit.cli.charts import Line, draw_chart
@@ -96,7 +96,7 @@ def select(
         dim or (WIDTHS if everything else WIDTHS[:1]),
         batch or (BATCHES if everything else BATCHES[:1]),
     )
-    shapes = [Shape(*each) for each in grid]
+    shapes = [Size(*each) for each in grid]
     budgets = [parse_budget(text) for text in keep or ["0.1"]]
     cases = _known("--case", case or list(CASES), list(CASES))
     asked = [Problem(name, shape, budget) for shape, budget, name in product(shapes, budgets, cases)]

@@ -1,1 +1,1 @@
-"""Pure tensor functions: no stage, no model, no state. Each runs on any device."""
+"""Pure tensor functions: no stage, no model, no state but whether Triton runs. Each runs on any device."""

@@ -45,7 +45,7 @@ def mean_attention(
 ) -> Float[Tensor, "batch heads keys"]:
     """The mean of `attention_rows` over the wanted queries that count; 0 where none does.
 
-    Holds (batch, heads, `rows`, keys) at most, whatever is wanted. What does not count may be NaN.
+    Holds a few tensors (batch, heads, `rows`, keys), whatever is wanted. What does not count may be NaN.
     """
     total = 0
     for some, real in zip(wanted.split(rows, 1), counted.split(rows, 1), strict=True):

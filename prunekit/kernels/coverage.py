@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prunekit.kernels.greedy import Task, Walk, one_by_one
+from prunekit.kernels.greedy import Single, Task, one_by_one
 from prunekit.kernels.likeness import Likeness, Values
 
 AHEAD = 16
@@ -43,25 +43,25 @@ def coverage(
         The tokens added, without those kept before.
     """
     if task.engine == "device":
-        return _together(alike, task, weight.float())
-    return one_by_one(task, lambda walk: _walked(alike, walk, weight.float()))
+        return _on_device(alike, task, weight.float())
+    return one_by_one(task, lambda one: _on_host(alike, one, weight.float()))
 
 
-def _walked(alike: Likeness, walk: Walk, weights: Tensor) -> list[int]:
+def _on_host(alike: Likeness, one: Single, weights: Tensor) -> list[int]:
     """The tokens of one sample, in the order they are taken."""
-    weight: Values = walk.of(weights)
-    matrix = alike.among(walk.sample, walk.places)
-    covered = matrix[walk.kept].max(0, initial=0)
+    weight: Values = one.of(weights)
+    matrix = alike.among(one.sample, one.places)
+    covered = matrix[one.kept].max(0, initial=0)
 
     def gain(tokens: NDArray[np.intp] | slice) -> Values:
         return weight[tokens] * np.maximum(matrix[tokens] - covered, 0).sum(-1)
 
     blocks = [gain(slice(first, first + AHEAD)) for first in range(0, len(weight), AHEAD)]
     bound = np.nan_to_num(np.concatenate(blocks), nan=UNKNOWN)
-    bound[~walk.eligible] = -np.inf
+    bound[~one.eligible] = -np.inf
     known = np.zeros(len(bound), np.intp)
     taken: list[int] = []
-    while len(taken) < walk.room:
+    while len(taken) < one.room:
         token = int(bound.argmax())
         if known[token] == len(taken) or bound[token] == UNKNOWN:
             taken.append(token)
@@ -76,7 +76,7 @@ def _walked(alike: Likeness, walk: Walk, weights: Tensor) -> list[int]:
     return taken
 
 
-def _together(alike: Likeness, task: Task, weight: Tensor) -> Tensor:
+def _on_device(alike: Likeness, task: Task, weight: Tensor) -> Tensor:
     """All samples in step, every gain computed at every step."""
     if not task.kept.numel():
         return task.kept

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import threshold
 
-from prunekit.kernels.greedy import Task, Walk, one_by_one
+from prunekit.kernels.greedy import Single, Task, one_by_one
 from prunekit.kernels.likeness import Likeness, Values
 from prunekit.kernels.ranking import best
 
@@ -43,7 +43,7 @@ def dpp(
         alike: How alike tokens are; of the cosine, or positive semi-definite with a diagonal of 0 or 1.
         task: What is asked.
         scores: Who fills up.
-        relevance: What tokens are worth, finite; the same for all by default.
+        relevance: What tokens are worth; the same for all by default. NaN and 0 only fill up.
 
     Returns:
         The tokens added, without those kept before.
@@ -53,22 +53,22 @@ def dpp(
     weight = weight.masked_fill(~worthy, 1)
     residual = alike.diagonal().masked_fill(~(worthy | task.kept), -torch.inf)
     if task.engine == "device":
-        added = _together(alike, task, residual, weight)
+        added = _on_device(alike, task, residual, weight)
     else:
-        added = one_by_one(task, lambda walk: _walked(alike, walk, residual, weight))
+        added = one_by_one(task, lambda one: _on_host(alike, one, residual, weight))
     left = task.room - added.sum(-1)
     if task.engine == "host" and not left.any():
         return added
     return added | best(scores, task.eligible & ~added, left)
 
 
-def _walked(alike: Likeness, walk: Walk, residuals: Tensor, weights: Tensor) -> list[int]:
+def _on_host(alike: Likeness, one: Single, residuals: Tensor, weights: Tensor) -> list[int]:
     """The tokens of one sample, in the order they are taken, until no residual is left."""
-    kept = walk.kept
-    steps = len(kept) + walk.room
-    row = alike.row(walk.sample, walk.places, steps)
-    residual: Values = walk.of(residuals)
-    weight: Values = walk.of(weights)
+    kept = one.kept
+    steps = len(kept) + one.room
+    row = alike.row(one.sample, one.places, steps)
+    residual: Values = one.of(residuals)
+    weight: Values = one.of(weights)
     factor = np.zeros((steps, len(residual)), np.float32)
     taken: list[int] = []
     for step in range(steps):
@@ -92,14 +92,14 @@ def _best(residual: Values, weight: Values) -> int:
     gain = weight * residual
     top = int(gain.argmax())
     token = int((gain >= weight.item(top) * (residual.item(top) - TIED)).argmax())
-    if residual.item(token) > EXHAUSTED < residual.item(top) or residual.item(top) == -math.inf:
+    if min(residual.item(token), residual.item(top)) > EXHAUSTED or residual.item(top) == -math.inf:
         return token
     residual[residual <= EXHAUSTED] = -np.inf
     return _best(residual, weight)
 
 
 @torch.no_grad()
-def _together(alike: Likeness, task: Task, residual: Tensor, weight: Tensor) -> Tensor:
+def _on_device(alike: Likeness, task: Task, residual: Tensor, weight: Tensor) -> Tensor:
     """All samples in step, those kept in a sample before those taken."""
     kept, most = task.kept, min(task.most, task.kept.shape[-1])
     matrix, slack = alike.matrix(), TIED * weight

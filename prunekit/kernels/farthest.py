@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from prunekit.kernels.greedy import Task, Walk, one_by_one
+from prunekit.kernels.greedy import Single, Task, one_by_one
 from prunekit.kernels.likeness import Likeness, Values
 from prunekit.kernels.ranking import packed_key
 
-LARGEST = 1e30
+WORTH_LIMIT = 1e30
 """Worth beyond it counts as it. NaN is worth less still, so little that likeness is lost beside it."""
 
 
@@ -43,29 +43,31 @@ def farthest(
         The tokens added, without those kept before.
     """
     base = torch.zeros_like(task.kept, dtype=torch.float32) if worth is None else worth.float()
-    base = base.clamp(-LARGEST, LARGEST).nan_to_num(-2 * LARGEST)
+    base = base.clamp(-WORTH_LIMIT, WORTH_LIMIT).nan_to_num(-2 * WORTH_LIMIT)
     base = base.masked_fill(~task.eligible, -torch.inf)
     opening = None if first is None else packed_key(first, task.eligible)
     if task.engine == "device":
-        return _together(alike, task, base, opening, repulsion)
-    return one_by_one(task, lambda walk: _walked(alike, walk, base, opening, repulsion))
+        return _on_device(alike, task, base, opening, repulsion)
+    return one_by_one(task, lambda one: _on_host(alike, one, base, opening, repulsion))
 
 
-def _walked(alike: Likeness, walk: Walk, base: Tensor, opening: Tensor | None, repulsion: float) -> list[int]:
+def _on_host(
+    alike: Likeness, one: Single, base: Tensor, opening: Tensor | None, repulsion: float
+) -> list[int]:
     """The tokens of one sample, in the order they are taken."""
-    worth: Values = walk.of(base)
-    kept = walk.kept
+    worth: Values = one.of(base)
+    kept = one.kept
     if kept or opening is not None:
-        row = alike.row(walk.sample, walk.places, len(kept) + walk.room)
-        start = worth if opening is None else walk.of(opening)
+        row = alike.row(one.sample, one.places, len(kept) + one.room)
+        start = worth if opening is None else one.of(opening)
     else:
-        matrix = alike.among(walk.sample, walk.places)
+        matrix = alike.among(one.sample, one.places)
         row, start = matrix.__getitem__, -_nearest(matrix)
     gain = np.full_like(worth, np.inf)
     for token in kept:
         np.minimum(gain, worth - repulsion * row(token), out=gain)
     taken: list[int] = []
-    while len(taken) < walk.room:
+    while len(taken) < one.room:
         token = int((gain if kept or taken else start).argmax())
         taken.append(token)
         worth[token] = -np.inf
@@ -83,7 +85,7 @@ def _nearest(matrix: Values, block: int = 64) -> Values:
     return nearest
 
 
-def _together(alike: Likeness, task: Task, base: Tensor, opening: Tensor | None, repulsion: float) -> Tensor:
+def _on_device(alike: Likeness, task: Task, base: Tensor, opening: Tensor | None, repulsion: float) -> Tensor:
     """All samples in step."""
     kept, eligible = task.kept, task.eligible
     if not kept.numel():

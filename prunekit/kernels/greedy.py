@@ -46,13 +46,13 @@ class Task:
         return mask[:, :-1] & self.eligible
 
     def turns(self, steps: int) -> Int[Tensor, " steps"]:
-        """The steps of a walk, counted from 0."""
+        """The steps, counted from 0."""
         return torch.arange(steps, device=self.room.device)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Walk:
-    """A walk over one sample, on the host. Tokens are counted among its kept and eligible ones alone.
+class Single:
+    """One sample, on the host. Tokens are counted among its kept and eligible ones alone.
 
     Attributes:
         sample: The index of the sample.
@@ -76,7 +76,7 @@ class Walk:
         return values[self.sample].numpy(force=True)[self.places]
 
 
-def one_by_one(task: Task, take: Callable[[Walk], list[int]]) -> Bool[Tensor, "batch tokens"]:
+def one_by_one(task: Task, take: Callable[[Single], list[int]]) -> Bool[Tensor, "batch tokens"]:
     """The mask of what is taken from each sample that has room."""
     free = task.eligible.numpy(force=True)
     known = free | task.kept.numpy(force=True)
@@ -86,5 +86,5 @@ def one_by_one(task: Task, take: Callable[[Walk], list[int]]) -> Bool[Tensor, "b
         among = free[sample, places]
         most = min(wanted, int(among.sum()))
         if most:
-            added[sample, places[take(Walk(sample, places, among, most))]] = True
+            added[sample, places[take(Single(sample, places, among, most))]] = True
     return torch.from_numpy(added).to(task.kept.device)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-LARGEST = torch.finfo(torch.float32).max / 2
+SCORE_LIMIT = torch.finfo(torch.float32).max / 2
 """Scores beyond it count as it, so that the difference of two is finite."""
 
 
@@ -17,12 +17,12 @@ def spread(
 
     Only present tokens are looked at. NaN stays NaN; infinities count as large numbers.
     """
-    values = scores.float().clamp(-LARGEST, LARGEST)
+    values = scores.float().clamp(-SCORE_LIMIT, SCORE_LIMIT)
     if not values.shape[-1]:
         return values, values.new_zeros(len(values), 1)
     counted = present & ~values.isnan()
-    lowest = values.masked_fill(~counted, LARGEST).amin(-1, keepdim=True)
-    highest = values.masked_fill(~counted, -LARGEST).amax(-1, keepdim=True)
+    lowest = values.masked_fill(~counted, SCORE_LIMIT).amin(-1, keepdim=True)
+    highest = values.masked_fill(~counted, -SCORE_LIMIT).amax(-1, keepdim=True)
     return values - lowest, (highest - lowest).clamp(min=0)
 
 
@@ -30,7 +30,7 @@ def of_largest(
     scores: Float[Tensor, "batch tokens"], present: Bool[Tensor, "batch tokens"]
 ) -> Float[Tensor, "batch tokens"]:
     """Scores as shares, in [-1, 1], of the largest in magnitude of their sample; NaN stays NaN."""
-    values = scores.float().clamp(-LARGEST, LARGEST)
+    values = scores.float().clamp(-SCORE_LIMIT, SCORE_LIMIT)
     if not values.shape[-1]:
         return values
     largest = values.abs().masked_fill(~present | values.isnan(), 0).amax(-1, keepdim=True)

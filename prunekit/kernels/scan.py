@@ -1,9 +1,9 @@
 """The greedy walk on a ready adjacency: in order, take a candidate unless a neighbour was taken before.
 
-One function in three forms, all of the same answer:
+One function in three forms, of the same answer wherever they say that it is exact:
 
 - `walked`, where values can be read: a loop over candidates whose neighbours are the bits of one integer;
-- `rounds`, where they must not be: a fixed number of rounds, each of which settles many candidates at once;
+- `rounds`, where they must not be: a fixed number of rounds, each of which decides on many at once;
 - `scanned`, the door for accelerators: one Triton program a sample where that runs, else `rounds`.
 
 Of `earlier` only what lies below the diagonal is read: `earlier[b, i, j]` says that candidate i has an edge
@@ -26,15 +26,14 @@ def walked(
     earlier: Bool[Tensor, "batch candidates candidates"],
     alive: Bool[Tensor, "batch candidates"],
     room: Int[Tensor, " batch"],
-) -> tuple[Bool[Tensor, "batch candidates"], Bool[Tensor, " batch"]]:
+) -> Bool[Tensor, "batch candidates"]:
     """Those taken of each sample, at most `room`, by walking candidate by candidate on the host.
 
     Returns:
-        Whom the walk takes, and that this is exact, which it always is.
+        Whom the walk takes.
     """
-    exact = torch.ones_like(room, dtype=torch.bool)
     if not alive.numel():
-        return alive.clone(), exact
+        return alive.clone()
     count = alive.shape[-1]
     octets = -(-count // 8)
     # Fixed-width byte strings come back without their trailing zeros: no loss, as those are the highest bits.
@@ -44,7 +43,7 @@ def walked(
         walks.append(_walk(rows, living, left).to_bytes(octets, "little"))
     taken = numpy.frombuffer(b"".join(walks), numpy.uint8).reshape(-1, octets)
     picked = numpy.unpackbits(taken, axis=-1, count=count, bitorder="little").view(numpy.bool_)
-    return torch.from_numpy(picked).to(alive.device), exact
+    return torch.from_numpy(picked).to(alive.device)
 
 
 def _walk(rows: list[bytes], living: list[bool], left: int) -> int:
@@ -66,9 +65,9 @@ def rounds(
     earlier: Bool[Tensor, "batch candidates candidates"],
     alive: Bool[Tensor, "batch candidates"],
     room: Int[Tensor, " batch"],
-    most: int = 16,
+    times: int = 16,
 ) -> tuple[Bool[Tensor, "batch candidates"], Bool[Tensor, " batch"]]:
-    """Those taken of each sample, at most `room`, in `most` rounds, reading no value on the host.
+    """Those taken of each sample, at most `room`, in `times` rounds, reading no value on the host.
 
     In each round all join who have no undecided earlier neighbour, and their later neighbours drop out
     (Blelloch et al., arXiv:1202.3205). A path of n candidates needs n / 2 rounds, so a fixed number may leave
@@ -81,7 +80,7 @@ def rounds(
     """
     earlier = earlier.tril(-1)
     undecided, picked = alive, torch.zeros_like(alive)
-    for _ in range(most):
+    for _ in range(times):
         waiting = (earlier & undecided[:, None]).any(-1)
         joining = undecided & ~waiting
         picked = picked | joining
@@ -95,22 +94,23 @@ def scanned(
     earlier: Bool[Tensor, "batch candidates candidates"],
     alive: Bool[Tensor, "batch candidates"],
     room: Int[Tensor, " batch"],
-    most: int = 16,
+    times: int = 16,
 ) -> tuple[Bool[Tensor, "batch candidates"], Bool[Tensor, " batch"]]:
     """Those taken of each sample, at most `room`, reading no value on the host after a device's first call.
 
     A device's first call tries Triton on a small case, so it must not be one that a CUDA graph records.
-    Where the answer is wrong or none comes, a warning says so once, and `most` rounds do the work; where
+    Where the answer is wrong or none comes, a warning says so once, and `times` rounds do the work; where
     Triton is not installed, or on other devices, they do it without a word.
 
     Returns:
-        What `rounds` returns; exact wherever Triton runs.
+        What `rounds` returns; exact wherever Triton runs, which it does for not too many candidates.
     """
     if alive.is_cuda and alive.numel() and _triton_runs(alive.device):
         from prunekit.kernels import scan_triton
 
-        return scan_triton.walked(earlier, alive, room)
-    return rounds(earlier, alive, room, most)
+        if alive.shape[-1] <= scan_triton.MOST:
+            return scan_triton.walked(earlier, alive, room)
+    return rounds(earlier, alive, room, times)
 
 
 @cache
@@ -127,7 +127,7 @@ def _triton_runs(device: torch.device) -> bool:
         from prunekit.kernels import scan_triton
 
         picked, _ = scan_triton.walked(earlier.to(device), alive.to(device), room.to(device))
-        agrees = torch.equal(picked.cpu(), walked(earlier, alive, room)[0])
+        agrees = torch.equal(picked.cpu(), walked(earlier, alive, room))
         reason = "it gives a wrong answer to a known case"
     except Exception as error:
         agrees, reason = False, f"{type(error).__name__}: {error}"

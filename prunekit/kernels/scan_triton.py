@@ -17,6 +17,9 @@ from torch import Tensor
 
 from prunekit.kernels.bits import packed
 
+MOST = 4096
+"""How many candidates a program can hold."""
+
 WORDS_PER_THREAD = 32
 """How many words of the adjacency a thread holds: a program reads 32 rows at once, of all words each."""
 
@@ -28,7 +31,7 @@ def walked(
 ) -> tuple[Bool[Tensor, "batch candidates"], Bool[Tensor, " batch"]]:
     """Those taken of each sample, at most `room`: `scan.walked` with no value read on the host.
 
-    For one sample or more, of 1 to 4096 candidates.
+    For one sample or more, of 1 to `MOST` candidates.
     """
     later = packed(earlier.mT)
     batch, count, words = later.shape

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from prunekit import Graph, GraphBuilder, ImplicitGraph, Stage, TokenBatch, hookimpl
-from prunekit.kernels.cosine import cosine, picked_unit, unit
+from prunekit.kernels.cosine import cosine, unit
 
 
 class Cosine(GraphBuilder):
@@ -36,12 +36,12 @@ class Cosine(GraphBuilder):
             least, largest = (value.expand(present.shape) for value in _cosine_range(tokens))
             return ImplicitGraph(
                 present,
-                lambda pick: (picked_unit(features, pick), pick(least), pick(largest - least)),
+                lambda pick: (unit(pick(features), pick.look), pick(least), pick(largest - least)),
                 lambda a, b: ((cosine(a[0], b[0]) - a[1][..., None]) / a[2][..., None]).clamp_(0, 1),
                 self.above,
             )
         rule = _shifted if self.scaling == "shift" else _clipped
-        return ImplicitGraph(present, lambda pick: picked_unit(features, pick), rule, self.above)
+        return ImplicitGraph(present, lambda pick: unit(pick(features), pick.look), rule, self.above)
 
 
 def _clipped(rows: Tensor, columns: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ class DPP(Selector):
     use: Literal["dpp"] = "dpp"
     relevance: Literal["min_max", "raw", "none"] = Field(
         "min_max",
-        description="The scores scaled to (0, 1], the scores as they are (their sign does not matter), "
+        description="The scores scaled to about (0, 1], the scores as they are (their sign does not matter), "
         "or the same for all.",
     )
 

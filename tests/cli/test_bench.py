@@ -10,7 +10,7 @@ from commands import Prunekit, Result
 from PIL import Image
 
 import prunekit.bench.select as measuring
-from prunekit.bench.features import KINDS, Shape, made_up
+from prunekit.bench.features import KINDS, Size, made_up
 from prunekit.bench.select import CASES
 
 TINY = ["--tokens", 36, "--dim", 8, "--keep", 6]
@@ -117,7 +117,7 @@ def test_few_tokens(prunekit: Prunekit, tokens: int):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tokens", [1, 13, 576, 2880, 3328])
 def test_made_up_tokens(kind: str, tokens: int):
-    shape = Shape(kind, tokens, 4, 2)
+    shape = Size(kind, tokens, 4, 2)
     batch = made_up(shape, measuring.torch.device("cpu"))
     assert batch.features.shape == (2, tokens, 4)
     assert batch.features.isfinite().all()

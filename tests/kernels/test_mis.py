@@ -8,6 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prunekit.graph import ImplicitGraph
+from prunekit.kernels.cosine import cosine, unit
 from prunekit.kernels.known import Pick
 from prunekit.kernels.mis import greedy_mis, plan_for
 from prunekit.kernels.mis.cells import Cells
@@ -224,3 +226,28 @@ def test_known_values_are_picked_from_the_samples_asked_for():
     values = torch.arange(12).view(3, 4)
     pick = Pick(torch.tensor([[0, 3], [1, 1]]), torch.tensor([2, 0]))
     assert pick(values).tolist() == [[8, 11], [1, 1]]
+
+
+def test_who_else_is_in_the_batch_changes_no_bit_of_a_token():
+    """A threshold that is one of the cosines, and a sample of zeros beside: the same tokens are taken."""
+    make = torch.Generator().manual_seed(0)
+    features = torch.randn(1, 60, 24, generator=make)
+    cosines = cosine(unit(features), unit(features))[0]
+    everyone = torch.ones(2, 60, dtype=torch.bool)
+    for above in cosines[0, 1:20].tolist():
+        for samples in (1, 2):
+            batch = torch.cat([features, torch.zeros_like(features)])[:samples]
+            graph = ImplicitGraph(
+                everyone[:samples], lambda pick, batch=batch: unit(pick(batch), pick.look), cosine, above
+            )
+            key = packed_key(torch.arange(60.0).expand(samples, -1), everyone[:samples])
+            found, _ = greedy_mis(key, torch.full((samples,), 60), graph)
+            if samples == 1:
+                alone = listed(found.taken)[0]
+        assert listed(found.taken)[0] == alone
+
+
+@pytest.mark.parametrize("features", [torch.tensor([[3.0, 4.0], [0.0, 0.0], [1e30, 1e30], [1e-30, 0.0]])])
+def test_unit_is_the_same_to_the_bit_whether_it_may_look(features):
+    for rows in (features, features[:1]):
+        assert torch.equal(unit(rows, look=True), unit(features)[: len(rows)])

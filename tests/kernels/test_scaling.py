@@ -5,7 +5,7 @@ import math
 import torch
 from hypothesis import given, settings
 
-from prunekit.kernels.scaling import LARGEST, of_largest, spread
+from prunekit.kernels.scaling import SCORE_LIMIT, of_largest, spread
 from prunekit.testing import choices
 
 
@@ -17,7 +17,7 @@ def test_scales_are_those_of_the_present_tokens(choice):
     shares = of_largest(choice.scores, present)
     for sample, scores in enumerate(choice.scores.tolist()):
         known = [t for t, here in enumerate(present[sample]) if here and not math.isnan(scores[t])]
-        held = [max(-LARGEST, min(LARGEST, score)) for score in scores]
+        held = [max(-SCORE_LIMIT, min(SCORE_LIMIT, score)) for score in scores]
         lowest = min((held[t] for t in known), default=0)
         highest = max((held[t] for t in known), default=0)
         largest = max((abs(held[t]) for t in known), default=0)

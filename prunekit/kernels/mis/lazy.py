@@ -11,7 +11,7 @@ from prunekit.kernels.known import Pick, each, picked
 from prunekit.kernels.mis.walk import Independent, Walk, Web
 from prunekit.kernels.scan import walked
 
-SMALLEST, LARGEST = 64, 192
+LEAST_BLOCK, MOST_BLOCK = 64, 192
 """How many candidates a later block has at least and at most."""
 
 WORTH_MOVING = 0.6
@@ -40,36 +40,36 @@ def lazy(
             so blocks grow as it goes on.
     """
     walk = Walk(key, room)
-    settled, real, size = None, None, block
+    held, real, size = None, None, block
     if around is not None and bool(around.any()):
         places, real = to_front(around[walk.samples])
-        settled = web.known(Pick(places, walk.samples, look=True))
+        held = web.known(Pick(places, walk.samples, look=True))
     while walk.going:
         rows, alive = walk.next(size)
         known = web.known(Pick(rows, walk.samples, look=True))
-        if settled is not None and real is not None:
-            alive = alive & ~(web.joins(known, settled) & real[:, None]).any(-1)
+        if held is not None and real is not None:
+            alive = alive & ~(web.joins(known, held) & real[:, None]).any(-1)
             survivors, living = to_front(alive)
             if survivors.shape[-1] <= WORTH_MOVING * rows.shape[-1]:
                 known, rows, alive = picked(known, survivors), rows.gather(-1, survivors), living
-        taken, _ = walked(web.joins(known, known), alive, walk.left)
+        taken = walked(web.joins(known, known), alive, walk.left)
         places, fresh = to_front(taken)
         newest = picked(known, places)
-        settled = newest if settled is None else each(_beside, settled, newest)
+        held = newest if held is None else each(_beside, held, newest)
         real = fresh if real is None else _beside(real, fresh)
         size = _next_size(size, taken, walk.left)
         still = walk.take(rows, taken)
         if still is not None:
             places, real = to_front(real[still])
-            settled = each(Pick(places, still), settled)
+            held = each(Pick(places, still), held)
     return walk.result
 
 
 def _next_size(size: int, taken: Bool[Tensor, "going block"], left: Int[Tensor, " going"]) -> int:
-    """Twice as many candidates, or fewer where they should do if as many of them are taken as of the last."""
+    """Twice as many candidates as before; fewer where fewer should do, at the rate of the last block."""
     got = int(taken.sum(-1).max())
     need = size * (int(left.max()) - got) // max(got, 1)
-    return min(max(min(2 * size, 5 * need // 4), SMALLEST), LARGEST)
+    return min(max(min(2 * size, 5 * need // 4), LEAST_BLOCK), MOST_BLOCK)
 
 
 def _beside(first: Tensor, second: Tensor) -> Tensor:

@@ -6,10 +6,13 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from prunekit.kernels.known import Pick
+from prunekit.kernels.known import Pick, each
 from prunekit.kernels.mis.cells import Cells
 from prunekit.kernels.mis.walk import Independent, Walk, Web
 from prunekit.kernels.scan import walked
+
+PAIRS = 4096
+"""How many pairs are compared at once: what is known of a token is held for each of its pairs."""
 
 
 def stencil(
@@ -35,7 +38,7 @@ def stencil(
         block: How many candidates are looked at together.
     """
     walk = Walk(key, room)
-    settled = torch.zeros_like(key, dtype=torch.bool) if around is None else around.clone()
+    held = torch.zeros_like(key, dtype=torch.bool) if around is None else around.clone()
     while walk.going:
         rows, alive = walk.next(block)
         count, width = rows.shape
@@ -44,11 +47,11 @@ def stencil(
         near = cells.near(walk.samples, rows)
         there = near.clamp(min=0)
         flat = there.flatten(1)
-        taken = settled[walk.samples].gather(1, flat).view_as(near)
+        taken = held[walk.samples].gather(1, flat).view_as(near)
         better = ordinal.gather(1, flat).view_as(near) < torch.arange(width, device=rows.device)[:, None]
         sample, row, step = ((near >= 0) & (taken | better) & alive[..., None]).nonzero(as_tuple=True)
         neighbour = there[sample, row, step]
-        edge = _joined(web, walk.samples[sample], rows[sample, row], neighbour)
+        edge = _edges(web, walk.samples[sample], rows[sample, row], neighbour)
         sample, row, step, neighbour = sample[edge], row[edge], step[edge], neighbour[edge]
         beside = taken[sample, row, step]
         alive[sample[beside], row[beside]] = False
@@ -56,15 +59,24 @@ def stencil(
         inside = ~beside
         sample, row, neighbour = sample[inside], row[inside], neighbour[inside]
         earlier[sample, row, ordinal[sample, neighbour]] = True
-        picked, _ = walked(earlier, alive, walk.left)
-        settled[walk.samples[:, None], rows] |= picked
-        walk.take(rows, picked)
+        newest = walked(earlier, alive, walk.left)
+        held[walk.samples[:, None], rows] |= newest
+        walk.take(rows, newest)
     return walk.result
 
 
-def _joined(
+def _edges(
     web: Web, samples: Int[Tensor, " pairs"], first: Int[Tensor, " pairs"], second: Int[Tensor, " pairs"]
 ) -> Bool[Tensor, " pairs"]:
-    """Whether the pairs are joined, each pair a block of one row and one column."""
-    rows, columns = (web.known(Pick(ends[:, None], samples, look=True)) for ends in (first, second))
-    return web.joins(rows, columns).flatten()
+    """Whether the pairs are joined, each pair a block of one row and one column; so many at once."""
+    parts = [torch.zeros_like(samples[:0], dtype=torch.bool)]
+    for sample, *ends in zip(samples.split(PAIRS), first.split(PAIRS), second.split(PAIRS), strict=True):
+        nodes, which = (
+            torch.stack([sample.expand(2, -1), torch.stack(ends)], -1)
+            .flatten(0, 1)
+            .unique(dim=0, return_inverse=True)
+        )
+        known = web.known(Pick(nodes[:, 1:], nodes[:, 0], look=True))
+        rows, columns = (each(Pick(torch.zeros_like(end)[:, None], end), known) for end in which.view(2, -1))
+        parts.append(web.joins(rows, columns).flatten())
+    return torch.cat(parts)
