@@ -12,12 +12,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from prunekit.errors import PluginError
 from prunekit.kernels.known import Known, Pick
 
 Rule: TypeAlias = Callable[[Known, Known], Tensor]
@@ -153,7 +154,17 @@ class ImplicitGraph(Graph):
         return self.within(self.above)
 
     def within(self, level: float) -> int | None:
-        return self.bound(level)
+        """See `Graph.within`.
+
+        Raises:
+            PluginError: `bound` gives something that is no number of cells.
+        """
+        cells: Any = self.bound(level)
+        if cells is not None and (not isinstance(cells, int) or isinstance(cells, bool) or cells < 0):
+            raise PluginError(
+                f"A graph's bound({level}) must be None or a whole number of cells, not {cells!r}."
+            )
+        return cells
 
 
 @dataclass(frozen=True, slots=True, eq=False)

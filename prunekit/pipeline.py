@@ -20,7 +20,7 @@ from torch import Tensor
 from prunekit.budget import Budget, limit_of, room_for
 from prunekit.errors import ConfigError, PluginError, PrunekitError, TokenError
 from prunekit.graph import Graph, NoEdges
-from prunekit.kernels.engine import Engine, engine_for
+from prunekit.kernels.engine import ENGINES, Engine, engine_for
 from prunekit.kernels.ranking import best
 from prunekit.registry import Registry, installed
 from prunekit.stages import BiasEstimator, GraphBuilder, ImportanceScorer, Selector, Site, Stage, bound
@@ -146,10 +146,11 @@ class Pipeline(Strict, frozen=True):
             engine: Whether selectors may read values; by default what suits the tokens' device.
 
         Raises:
+            ConfigError: There is no such engine.
             TokenError: A stage gave something that does not fit the tokens.
             PluginError: A stage raised, or gave another kind of thing than its kind should.
         """
-        engine = engine or engine_for(tokens.present.device)
+        engine = _known(engine) or engine_for(tokens.present.device)
         scores = _fitting(_asked(self.importance, tokens), tokens, self.importance)
         debiased, biases = scores, tuple(_asked(bias, tokens) for bias in self.bias)
         for stage, bias in zip(self.bias, biases, strict=True):
@@ -223,6 +224,12 @@ class Pipeline(Strict, frozen=True):
         )
 
 
+def _known(engine: Engine | None) -> Engine | None:
+    if engine not in {None, *ENGINES}:
+        raise ConfigError(f"engine is one of {', '.join(ENGINES)}, or None; got {engine!r}.")
+    return engine
+
+
 def _asked(stage: Stage, *arguments: Any) -> Any:
     """What a stage gives; an error that is none of prunekit's is named after the stage."""
     try:
@@ -254,28 +261,33 @@ def _fitting(scores: Scores, tokens: TokenBatch, stage: Stage) -> Scores:
 def _grown(selector: Selector, candidates: Candidates, kept: Kept, room: Room) -> Growth:
     """What a selector gives, as a `Growth` of the right shape."""
     given = _asked(selector, candidates, kept, room)
-    grown = given.kept if isinstance(given, Growth) else given
-    if grown.shape != kept.shape or grown.dtype != torch.bool:
-        raise TokenError(
-            f"The select stage {selector.use!r} must give a bool mask (batch, tokens) = {tuple(kept.shape)}; "
-            f"it gave {grown.dtype} {tuple(grown.shape)}."
-        )
+    _refuse_odd(
+        selector, "a bool mask (batch, tokens) =", given.kept if isinstance(given, Growth) else given, kept
+    )
     growth = given if isinstance(given, Growth) else Growth(given)
-    for name, value, shape in (
-        ("suppressing", growth.suppressing, kept.shape),
-        ("exact", growth.exact, room.shape),
-    ):
-        if value is not None and (value.shape != shape or value.dtype != torch.bool):
-            raise TokenError(
-                f"The select stage {selector.use!r} must give {name} as a bool mask {tuple(shape)}; "
-                f"it gave {value.dtype} {tuple(value.shape)}."
-            )
+    if growth.suppressing is not None:
+        _refuse_odd(selector, "suppressing as a bool mask", growth.suppressing, kept)
+    if growth.exact is not None:
+        _refuse_odd(selector, "exact as a bool mask", growth.exact, room)
     if candidates.engine == "host" and growth.exact is not None and not bool(growth.exact.all()):
         raise TokenError(
             f"The select stage {selector.use!r} says that its own answer is not exact, on an engine that may "
             "read values and so can be."
         )
     return growth
+
+
+def _refuse_odd(selector: Selector, what: str, given: object, like: Tensor) -> None:
+    """Refuses what is no bool tensor of the shape, and on the device, of another."""
+    told = type(given).__name__
+    if isinstance(given, Tensor):
+        if (given.shape, given.dtype, given.device) == (like.shape, torch.bool, like.device):
+            return
+        told = f"{given.dtype} {tuple(given.shape)} on {given.device}"
+    raise TokenError(
+        f"The select stage {selector.use!r} must give {what} {tuple(like.shape)} on {like.device}; "
+        f"it gave {told}."
+    )
 
 
 def _faults(growths: Sequence[Growth], tokens: TokenBatch, room: Room) -> Bool[Tensor, "steps 3"]:

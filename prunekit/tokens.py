@@ -405,6 +405,7 @@ class Selection:
         for first in range(0, len(tokens), block):
             rows = places.new_tensor([tokens[first : first + block]])
             near = self.graph.joins(self.graph.known(Pick(rows, alone)), known)
+            near = near & self.present[alone[:, None], rows][..., None]
             best = key[:, None].masked_fill(~near, NEVER).max(-1)
             found += places[0, best.indices[0]].masked_fill(best.values[0] == NEVER, -1).tolist()
         return found

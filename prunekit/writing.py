@@ -12,10 +12,12 @@ def check_place(file: Path) -> None:
     """Refuses a place that cannot become a file, before any work is done for it.
 
     Raises:
-        ConfigError: It is a folder, or lies in something that is none.
+        ConfigError: It is a folder or a device, or lies in something that is no folder.
     """
     if file.is_dir() or not file.name:
         raise ConfigError(f"{str(file)!r} is a folder; name a file in it.")
+    if file.exists() and not file.is_file():
+        raise ConfigError(f"{str(file)!r} is no ordinary file, and would be replaced by one; name another.")
     above = next(folder for folder in file.absolute().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise ConfigError(f"{str(file)!r} cannot be written: {str(above)!r} is no folder to write to.")

@@ -164,7 +164,7 @@ class Vain(pk.Selector):
     "fault, complaint",
     [
         ("inexact", "'vain' says that its own answer is not exact"),
-        ("exact", r"'vain' must give exact as a bool mask \(2,\); it gave torch.bool \(7,\)"),
+        ("exact", r"'vain' must give exact as a bool mask \(2,\) on cpu; it gave torch.bool \(7,\)"),
         ("suppressing", r"'vain' must give suppressing as a bool mask \(2, 4\)"),
         ("", "'vain' must give a Tensor or a Growth; it gave a list"),
     ],
@@ -173,3 +173,48 @@ def test_growths_that_do_not_fit_are_refused(fault, complaint):
     tokens = pk.TokenBatch.grid(torch.randn(2, 4, 2), 2, 2)
     with pytest.raises(pk.PrunekitError, match=complaint):
         pk.load("random").swap(select=[Vain(fault=fault)], budget=2)(tokens)
+
+
+@pytest.mark.parametrize("falloff", ["linear", "gaussian", "radius"])
+@pytest.mark.parametrize("plane, row", [(2**24, 0), (2**40, 0), (-(2**40), 2**40), (7, -(2**30))])
+def test_how_planes_and_cells_are_numbered_does_not_matter(falloff, plane, row):
+    """Numbers too large for float32 to tell apart select what small ones do."""
+    cells = torch.cartesian_prod(torch.arange(2), torch.arange(4), torch.arange(4))[None]
+    present = torch.ones(1, 32, dtype=torch.bool)
+    features = torch.randn(1, 32, 4, generator=torch.Generator().manual_seed(0))
+    pipeline = pk.load("random").swap(
+        graph={"use": "grid", "falloff": falloff, "above": 0.5}, select=["mis"], budget=32
+    )
+    near, far = (
+        pk.TokenBatch(features, cells + torch.tensor([first, top, 0]), present)
+        for first, top in ((0, 0), (plane, row))
+    )
+    if falloff == "linear":
+        assert pipeline.graph(near).to_dense()[0, :16, 16:].any().logical_not()
+        return
+    for engine in ("host", "device"):
+        assert pipeline(far, engine).counts_by_step.equal(pipeline(near, "host").counts_by_step)
+
+
+@pytest.mark.parametrize("select", ["max_min", "mmr", "coverage", {"use": "fill", "by": "farthest"}])
+@pytest.mark.parametrize("engine", ["host", "device"])
+def test_copies_of_one_token_are_tied(select, engine):
+    pair = torch.tensor([[1.0, 2.0, 3.0], [3.0, -1.0, 1.0]])
+    tokens = pk.TokenBatch.grid(pair[[0, 1, 0, 1, 0]][None], 1, 5)
+    kept = pk.load("random").swap(importance="constant", select=[select], budget=3)(tokens, engine)
+    assert kept.settled().indices.tolist() == [[0, 1, 2]]
+
+
+def test_padding_is_suppressed_by_nobody():
+    tokens = pk.TokenBatch(
+        torch.ones(1, 4, 2), torch.zeros(1, 4, 3).long(), torch.tensor([[True, True, True, False]])
+    )
+    selection = pk.load("random").swap(importance="constant", graph="cosine", select=["mis"], budget=1)(
+        tokens
+    )
+    assert [selection.explain(0, token).suppressed_by for token in range(4)] == [None, 0, 0, None]
+
+
+def test_an_unknown_engine_is_refused():
+    with pytest.raises(pk.ConfigError, match="engine is one of host, device"):
+        pk.load("random")(pk.TokenBatch.grid(torch.randn(1, 4, 2), 2, 2), engine="Device")

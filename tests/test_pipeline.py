@@ -123,7 +123,7 @@ class Faulty(pk.Selector):
         ("padding", "'faulty' kept padding"),
         ("crowded", "kept more than there was room for; a selector may only add"),
         ("lost", "dropped what was kept before"),
-        ("shape", r"must give a bool mask \(batch, tokens\) = \(1, 5\); it gave torch.bool \(1, 1\)"),
+        ("shape", r"must give a bool mask \(batch, tokens\) = \(1, 5\) on cpu; it gave torch.bool \(1, 1\)"),
         ("dtype", r"it gave torch.int64 \(1, 5\)"),
     ],
 )

@@ -22,6 +22,7 @@ ABOVE = 0.8
 PIVOTS = 0.7
 BALANCE = 0.5
 ALPHA = 1.0
+EXHAUSTED = 1e-5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,16 +143,21 @@ def _greedy(n: int, worth: Tensor, after: Callable[[int], Tensor]) -> Chosen:
 
 
 def _dpp(sample: Sample) -> Chosen:
+    """Where nothing new is left, the best by score."""
     kernel = sample.kernel
-    left, steps = kernel.diagonal().clone(), iter(range(sample.n))
+    whole, left = kernel.diagonal().tolist(), kernel.diagonal().clone()
     rows = kernel.new_zeros(sample.n, len(kernel))
+    new: list[bool] = []
 
     def after(token: int) -> Tensor:
-        step = next(steps)
-        rows[step] = (kernel[token] - rows[:step, token] @ rows[:step]) / left[token].sqrt()
+        step = len(new)
+        new.append(all(new) and left[token].item() > EXHAUSTED * whole[token])
+        rows[step] = (kernel[token] - rows[:step, token] @ rows[:step]) / left[token].abs().sqrt()
         return left.sub_(rows[step].square())
 
-    return _greedy(sample.n, left, after)
+    chosen = _greedy(sample.n, left, after)[: sum(new) if new else 0]
+    rest = [token for token in sample.order.tolist() if token not in set(chosen)]
+    return chosen + rest[: sample.n - len(chosen)]
 
 
 def _max_min(sample: Sample) -> Chosen:

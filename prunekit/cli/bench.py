@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import product
@@ -71,7 +72,7 @@ def select(
         Engine | None,
         typer.Option(help="host reads values, device never does. By default what suits the device."),
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads that torch may use.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=256, help="Threads that torch may use.")] = 1,
     everything: Annotated[
         bool, typer.Option("--all", help="All sizes, widths and batches that are not given. Takes long.")
     ] = False,
@@ -145,6 +146,8 @@ def _known(option: str, names: Sequence[str], valid: Sequence[str]) -> Sequence[
 
 
 def _device(name: str) -> torch.device:
+    if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", name):
+        raise ConfigError(f"--device {name}: write cpu, cuda or cuda:1.")
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)

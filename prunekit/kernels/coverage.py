@@ -19,6 +19,9 @@ from prunekit.kernels.likeness import Likeness, Values
 AHEAD = 16
 """How many of the largest bounds are computed anew together."""
 
+TIED = 1e-6
+"""A gain is known this well, as a share of it: who comes as near to the best as this is tied with it."""
+
 UNKNOWN = -1.0
 """The gain of a token of weight NaN: less than any other."""
 
@@ -31,8 +34,8 @@ def coverage(
 ) -> Bool[Tensor, "batch tokens"]:
     """Adds tokens j, each the eligible one of the largest `weight_j · sum_i max(0, s_ij - covered_i)`.
 
-    `covered_i` is the largest likeness of token i to what is taken, at least 0. Ties fall to the lowest
-    index, and a weight of NaN ranks last.
+    `covered_i` is the largest likeness of token i to what is taken, at least 0. Ties, to what float32
+    can tell, fall to the lowest index, and a weight of NaN ranks last.
 
     Args:
         alike: How alike tokens are.
@@ -62,17 +65,19 @@ def _on_host(alike: Likeness, one: Single, weights: Tensor) -> list[int]:
     known = np.zeros(len(bound), np.intp)
     taken: list[int] = []
     while len(taken) < one.room:
-        token = int(bound.argmax())
-        if known[token] == len(taken) or bound[token] == UNKNOWN:
+        best = bound.max()
+        tied = np.flatnonzero(bound >= best - TIED * abs(best))
+        stale = tied[(known[tied] < len(taken)) & (bound[tied] != UNKNOWN)]
+        if not len(stale):
+            token = int(tied[0])
             taken.append(token)
             bound[token] = -np.inf
             np.maximum(covered, matrix[token], out=covered)
-        else:
-            few = bound.argpartition(-min(AHEAD, len(bound)))[-AHEAD:]
-            few[0] = token
-            few = few[bound[few] >= 0]
-            bound[few] = gain(few)
-            known[few] = len(taken)
+            continue
+        few = bound.argpartition(-min(AHEAD, len(bound)))[-AHEAD:]
+        few = np.union1d(few[bound[few] >= 0], stale[:AHEAD])
+        bound[few] = gain(few)
+        known[few] = len(taken)
     return taken
 
 
@@ -88,7 +93,9 @@ def _on_device(alike: Likeness, task: Task, weight: Tensor) -> Tensor:
     places: list[Tensor] = []
     for _ in range(task.most):
         new = (matrix - covered[:, None]).clamp_(min=0).sum(-1)
-        places.append(torch.addcmul(least, weight, new).argmax(-1))
+        worth = torch.addcmul(least, weight, new)
+        best = worth.amax(-1, keepdim=True)
+        places.append((worth >= best - TIED * best.abs()).byte().argmax(-1))
         least = least.scatter(-1, places[-1][:, None], -torch.inf)
         covered = covered.maximum(matrix[samples, places[-1]])
     return task.mask_of(places)

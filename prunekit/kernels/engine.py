@@ -10,6 +10,8 @@ Engine: TypeAlias = Literal["host", "device"]
 """`host`: values are read as work goes on, so it stops early and skips what it need not do. `device`: shapes
 depend on nothing but sizes, and no value is read, so an accelerator never waits for the host."""
 
+ENGINES: tuple[Engine, ...] = ("host", "device")
+
 
 def engine_for(device: torch.device) -> Engine:
     """The engine that suits a device: `host` on the CPU, `device` on accelerators."""

@@ -27,6 +27,10 @@ FEW = 10
 """Rows are computed one by one where fewer than one token in this many is taken."""
 
 
+SAME = 1e-6
+"""A cosine this near to 1 is 1: float32 does not know it better."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Likeness:
     """How alike two tokens are: their cosine, or what a symmetric matrix says.
@@ -46,7 +50,7 @@ class Likeness:
 
     def matrix(self) -> Float[Tensor, "batch tokens tokens"]:
         """Everyone to everyone."""
-        return self.source if self.ready else cosine(self.source, self.source)
+        return self.source if self.ready else _alike(self.source, self.source)
 
     def diagonal(self) -> Float[Tensor, "batch tokens"]:
         """Everyone to itself."""
@@ -55,14 +59,14 @@ class Likeness:
     def among(self, sample: int, places: NDArray[np.intp]) -> Values:
         """Everyone to everyone among the tokens at these places of one sample, on the host."""
         part = self._part(sample, places)
-        return (part if self.ready else cosine(part, part)).numpy(force=True)
+        return (part if self.ready else _alike(part, part)).numpy(force=True)
 
     def row(self, sample: int, places: NDArray[np.intp], taking: int) -> Row:
         """One token to everyone among these, by its index among them; `taking` are asked for."""
         if self.ready or taking * FEW >= len(places):
             return self.among(sample, places).__getitem__
         vectors = self._part(sample, places)
-        return lambda token: (vectors @ vectors[token]).clamp_(-1, 1).numpy(force=True)
+        return lambda token: _alike(vectors[token : token + 1], vectors)[0].numpy(force=True)
 
     def _part(self, sample: int, places: NDArray[np.intp]) -> Tensor:
         """What `source` holds of these tokens; no copy where they are all."""
@@ -71,3 +75,9 @@ class Likeness:
             return whole
         wanted = torch.from_numpy(places).to(whole.device)
         return whole[wanted][:, wanted] if self.ready else whole[wanted]
+
+
+def _alike(rows: Tensor, columns: Tensor) -> Tensor:
+    """Cosines; of tokens alike but for rounding 1, so that copies of one token are tied and stay so."""
+    cosines = cosine(rows, columns)
+    return cosines.masked_fill_(cosines > 1 - SAME, 1)

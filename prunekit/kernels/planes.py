@@ -18,6 +18,23 @@ def extents(
     return torch.ones_like(cells).scatter_reduce(1, owner, cells, "amax").gather(1, owner)
 
 
+def compact(
+    positions: Int[Tensor, "batch tokens 3"], present: Bool[Tensor, "batch tokens"]
+) -> Int[Tensor, "batch tokens 3"]:
+    """The same layout in small numbers, which float32 tells apart; 0 at padding.
+
+    Planes are numbered by their first place among all tokens sorted by plane, and cells counted from the
+    least of the sample.
+    """
+    if not positions.shape[1]:
+        return positions
+    padding = ~present[..., None]
+    planes, cells = positions[..., 0].masked_fill(~present, 0), positions[..., 1:]
+    owner = torch.searchsorted(planes.sort(-1).values, planes)[..., None]
+    least = cells.masked_fill(padding, torch.iinfo(torch.int64).max).amin(1, keepdim=True)
+    return torch.cat([owner, cells - least], -1).masked_fill(padding, 0)
+
+
 def raster_rank(
     positions: Int[Tensor, "batch tokens 3"], present: Bool[Tensor, "batch tokens"]
 ) -> Int[Tensor, "batch tokens"]:

@@ -37,7 +37,7 @@ def packed_key(
 
 def descending(key: Int[Tensor, "batch tokens"]) -> Int[Tensor, "batch tokens"]:
     """Token indices from the best key to the worst."""
-    return key.argsort(-1, descending=True)
+    return key.argsort(dim=-1, descending=True, stable=True)
 
 
 def take(key: Int[Tensor, "batch tokens"], room: Int[Tensor, " batch"]) -> Bool[Tensor, "batch tokens"]:

@@ -218,6 +218,13 @@ def gives_similarities(stage: GraphBuilder, tokens: TokenBatch) -> None:
 
 def keeps_within_reach(stage: GraphBuilder, tokens: TokenBatch) -> None:
     """No edge goes further than `reach`, and no pair alike above a level further than `within` says."""
+    _keeps_within_reach(stage, tokens)
+    if not stage.needs:
+        # Made-up planes are small: on a strip of copies, reaches of many cells show.
+        _keeps_within_reach(stage, TokenBatch.grid(torch.ones(1, 24, tokens.features.shape[-1]), 1, 24))
+
+
+def _keeps_within_reach(stage: GraphBuilder, tokens: TokenBatch) -> None:
     graph = stage(tokens)
     apart = (tokens.positions[:, :, None] - tokens.positions[:, None]).abs()
     both = tokens.present[:, :, None] & tokens.present[:, None]

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from prunekit import Graph, GraphBuilder, ImplicitGraph, Known, Pick, Stage, TokenBatch, hookimpl
 from prunekit.graph import Rule
-from prunekit.kernels.planes import extents
+from prunekit.kernels.planes import compact, extents
 
-ELSEWHERE = 1e30
+ELSEWHERE = 1e9
 """How far apart planes are, in cells: too far for any nearness."""
 
 
@@ -31,12 +31,12 @@ class Grid(GraphBuilder):
         description="linear: 1 - d / d_max; gaussian: exp(-d² / 2σ²); radius: 1 within a Chebyshev radius, "
         "0 beyond.",
     )
-    sigma: float = Field(2.0, gt=0, description="σ of the gaussian falloff, in cells.")
-    radius: int = Field(1, ge=1, description="The radius, in Chebyshev cells.")
+    sigma: float = Field(2.0, ge=1e-3, le=1e4, description="σ of the gaussian falloff, in cells.")
+    radius: int = Field(1, ge=1, le=1_000_000, description="The radius, in Chebyshev cells.")
     above: float = Field(0.8, ge=0, le=1, description="An edge where the nearness exceeds this.")
 
     def __call__(self, tokens: TokenBatch) -> Graph:
-        plane, cell = tokens.positions.float().split([1, 2], -1)
+        plane, cell = compact(tokens.positions, tokens.present).float().split([1, 2], -1)
         place = torch.cat([plane * ELSEWHERE, cell], -1)
         return ImplicitGraph(tokens.present, *self._likeness(tokens, place), self.above, self._bound)
 

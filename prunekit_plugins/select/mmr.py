@@ -32,7 +32,7 @@ class MMR(Selector):
         return kept | farthest(
             Likeness.of(tokens.features),
             Task(kept, tokens.present & ~kept, room, candidates.most, candidates.engine),
-            first=importance,
+            first=candidates.scores,
             worth=self.balance * importance,
             repulsion=1 - self.balance,
         )

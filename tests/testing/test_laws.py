@@ -11,6 +11,7 @@ from prunekit import Signal
 from prunekit.kernels.known import Pick
 from prunekit.kernels.ranking import best
 from prunekit.testing import LAWS, conformance, holds
+from prunekit.testing.laws import keeps_within_reach
 
 
 class Scorer(pk.ImportanceScorer):
@@ -238,3 +239,39 @@ class Listener(pk.ImportanceScorer):
 
 def test_signals_of_strangers_are_made_up():
     conformance(Listener())
+
+
+class Bounded(pk.GraphBuilder):
+    """As alike as 0.9 within some cells, and a bound that is wrong in the way `fault` says."""
+
+    use: Literal["bounded"] = "bounded"
+    fault: str = ""
+
+    def __call__(self, tokens):
+        cells = tokens.positions[..., 1:].float()
+        plane = tokens.positions[..., :1].float()
+        wide = 8 if self.fault == "far" else 2
+
+        def rule(rows, columns):
+            near = torch.cdist(rows[1], columns[1], p=torch.inf) <= wide
+            return 0.9 * (near & (torch.cdist(rows[0], columns[0]) == 0))
+
+        def bound(level):
+            return {"level": wide if level <= 0.5 else 0, "far": wide - 1, "odd": 1.5}.get(self.fault, wide)
+
+        return pk.ImplicitGraph(tokens.present, lambda pick: (pick(plane), pick(cells)), rule, 0.5, bound)
+
+
+def test_a_true_bound_is_kept():
+    holds(keeps_within_reach, Bounded())
+
+
+@pytest.mark.parametrize("fault", ["level", "far"])
+def test_a_bound_is_held_to_its_word_at_every_level_and_far_away(fault):
+    with pytest.raises(AssertionError, match="beyond its reach"):
+        holds(keeps_within_reach, Bounded(fault=fault))
+
+
+def test_a_bound_is_a_number_of_cells():
+    with pytest.raises(pk.PluginError, match="must be None or a whole number of cells"):
+        holds(keeps_within_reach, Bounded(fault="odd"))

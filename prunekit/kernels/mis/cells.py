@@ -38,7 +38,7 @@ class Cells:
         planes, height, width = (last - first + 1).tolist()
         rows, columns = height + 2 * reach, width + 2 * reach
         cells = planes * rows * columns
-        if cells > max(SPARSEST * present.shape[-1], SMALL):
+        if min(planes, height, width) < 1 or cells > max(SPARSEST * present.shape[-1], SMALL):
             return None
         plane, row, column = (positions - first).masked_fill(~present[..., None], 0).unbind(-1)
         corner = (plane * rows + row) * columns + column
