@@ -50,7 +50,7 @@ def plan_for(engine: Engine, tokens: int, most: int, reach: int | None) -> Plan:
     if engine == "device":
         return Plan("prefix", min(tokens, max(256, _up(2 * most, 128))))
     if reach is not None and reach <= REACH:
-        return Plan("stencil", 256)
+        return Plan("stencil", min(max(64, _up(most, 32)), 256))
     return Plan("lazy", min(max(32, _up(most, 16)), 128))
 
 
