@@ -6,48 +6,28 @@ Counted is the language model only, without embeddings, vision tower and output 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-Convention = Literal["exact", "fastv", "fastv-visual"]
+from prunekit.hf.shape import Layer, Shape
+
+__all__ = ["Convention", "Prompt", "Shape", "cache_bytes", "flops"]
+
+Convention = Literal["exact", "unmasked", "fastv", "fastv-visual"]
 """How floating-point operations are counted.
 
-- `exact`: two for each multiply-add of the prompt's tokens (text and visual), with grouped-query attention,
-  three matrices in the MLP, and causal attention: 2n(2·d·d_q + 2·d·d_kv + 3·d·m) + 2n²·d_q a layer.
+- `exact`: two for each multiply-add that the answer depends on: 2n·w + 2p(d_q + d_v) a layer for n tokens,
+  text and visual, w being the numbers of the matrices a token goes through and p the pairs of query and key
+  that causal attention lets see each other, n(n+1)/2 without a window. Images whose tokens see each other
+  both ways count as causal, and a window counts the tokens that are left in it as if none were missing.
+- `unmasked`: the same with p = n²: what eager attention computes and `torch.utils.flop_counter` counts.
+  (That one does not count the sdpa kernel of CPUs at all.)
 - `fastv`: the formula of the FastV paper (arXiv:2403.06764), 4nd² + 2n²d + 2ndm a layer, n being
   all the prompt's tokens.
 - `fastv-visual`: the same with n being the visual tokens only, as most papers print it. Text lowers the
   saving, so this one is the largest.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """The sizes of a decoder that its costs depend on.
-
-    Attributes:
-        layers: How many it has.
-        width: Of the hidden state, d.
-        query_width: Of all query heads together, d_q.
-        key_width: Of all key heads together, d_kv.
-        mlp_width: Of the MLP, m; mixtures of experts are counted as dense ones of this width.
-        bytes: Of one number in the cache.
-    """
-
-    layers: int
-    width: int
-    query_width: int
-    key_width: int
-    mlp_width: int
-    bytes: int
-
-    @classmethod
-    def of(cls, config: Any, layers: int, item_bytes: int) -> Shape:
-        """The shape a text config describes."""
-        width, heads = config.hidden_size, config.num_attention_heads
-        head = getattr(config, "head_dim", None) or width // heads
-        keys = getattr(config, "num_key_value_heads", None) or heads
-        return cls(layers, width, heads * head, keys * head, config.intermediate_size, item_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,31 +45,40 @@ class Prompt:
     kept: int
 
 
-def flops(shape: Shape, layer: int, prompt: Prompt, convention: Convention) -> tuple[float, float]:
-    """Operations for reading the prompt, without and with pruning at the entry of `layer`."""
-    text = 0 if convention == "fastv-visual" else prompt.text
-    formula = _exact if convention == "exact" else _fastv
-    whole = formula(shape, text + prompt.visual)
-    pruned = formula(shape, text + prompt.kept)
-    return shape.layers * whole, layer * whole + (shape.layers - layer) * pruned
+def flops(shape: Shape, text: int, visual: Sequence[int], convention: Convention) -> float:
+    """Operations for reading a prompt with so many visual tokens in each layer.
 
-
-def cache_bytes(shape: Shape, layer: int, prompt: Prompt) -> tuple[int, int]:
-    """Bytes of keys and values of the prompt, without and with pruning at the entry of `layer`.
-
-    Sliding-window layers hold no more than their window; that is not taken off.
+    Args:
+        shape: The decoder.
+        text: Its other tokens.
+        visual: One count for each layer, as `prunekit.schedule.Schedule.tokens` gives them.
+        convention: How to count.
     """
-    token = 2 * shape.key_width * shape.bytes
-    whole, pruned = prompt.text + prompt.visual, prompt.text + prompt.kept
-    return shape.layers * whole * token, (layer * whole + (shape.layers - layer) * pruned) * token
+    counts = zip(shape.layers, visual, strict=True)
+    if convention == "fastv-visual":
+        return sum(_fastv(shape.width, layer, own) for layer, own in counts)
+    if convention == "fastv":
+        return sum(_fastv(shape.width, layer, text + own) for layer, own in counts)
+    return sum(_dense(layer, text + own, causal=convention == "exact") for layer, own in counts)
 
 
-def _exact(shape: Shape, n: int) -> float:
-    d, m = shape.width, shape.mlp_width
-    linear = 2 * d * shape.query_width + 2 * d * shape.key_width + 3 * d * m
-    return 2.0 * n * linear + 2.0 * n * n * shape.query_width
+def cache_bytes(shape: Shape, text: int, visual: Sequence[int]) -> int:
+    """Bytes of keys and values of such a prompt, as the caches of transformers hold them.
+
+    Layers with a window of w hold the last w - 1 tokens.
+    """
+    held = (
+        layer.cache_width * (min(text + own, layer.window - 1) if layer.window else text + own)
+        for layer, own in zip(shape.layers, visual, strict=True)
+    )
+    return sum(held) * shape.bytes
 
 
-def _fastv(shape: Shape, n: int) -> float:
-    d, m = shape.width, shape.mlp_width
-    return 4.0 * n * d * d + 2.0 * n * n * d + 2.0 * n * d * m
+def _dense(layer: Layer, n: int, *, causal: bool) -> float:
+    outside = n - min(n, layer.window or n)
+    pairs = (n * (n + 1) - outside * (outside + 1)) / 2 if causal else n * n
+    return 2.0 * n * layer.weights + 2.0 * pairs * (layer.query_width + layer.value_width)
+
+
+def _fastv(d: int, layer: Layer, n: int) -> float:
+    return 4.0 * n * d * d + 2.0 * n * n * d + 2.0 * n * d * layer.mlp_width

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
-from prunekit.hf.flops import Convention, Prompt, Shape, cache_bytes, flops
+from prunekit.hf.flops import Convention, Prompt, cache_bytes, flops
+from prunekit.hf.shape import Shape
+from prunekit.schedule import Counts, Schedule
 
 _CONVENTIONS: tuple[Convention, ...] = ("exact", "fastv", "fastv-visual")
 
@@ -100,24 +104,27 @@ class Prefill:
 
 def report(shape: Shape, layer: int, attention: str, count: int, newest: Prefill) -> Report:
     """The report of the newest of `count` pruned prompts."""
-    prompts = newest.prompts
+    prompts, depth = newest.prompts, len(shape.layers)
+    pruned = [Schedule((layer,), (each.kept,)).tokens(each.visual, depth) for each in prompts]
+
+    def total(cost: Callable[[int, Counts], float]) -> Saving:
+        before = (cost(each.text, (each.visual,) * depth) for each in prompts)
+        after = (cost(each.text, visual) for each, visual in zip(prompts, pruned, strict=True))
+        return Saving(float(sum(before)), float(sum(after)))
+
     return Report(
         layer=layer,
-        layers=shape.layers,
+        layers=depth,
         attention=attention,
         prompts=count,
         visual_before=tuple(prompt.visual for prompt in prompts),
         visual_after=tuple(prompt.kept for prompt in prompts),
         text=tuple(prompt.text for prompt in prompts),
-        flops={name: _total([flops(shape, layer, each, name) for each in prompts]) for name in _CONVENTIONS},
-        cache_bytes=_total([cache_bytes(shape, layer, each) for each in prompts]),
+        flops={name: total(partial(flops, shape, convention=name)) for name in _CONVENTIONS},
+        cache_bytes=total(partial(cache_bytes, shape)),
         select_ms=newest.select_ms,
         prefill_ms=newest.prefill_ms,
     )
-
-
-def _total(costs: list[tuple[float, float]] | list[tuple[int, int]]) -> Saving:
-    return Saving(float(sum(before for before, _ in costs)), float(sum(after for _, after in costs)))
 
 
 def _each(before: tuple[int, ...], after: tuple[int, ...]) -> str:
