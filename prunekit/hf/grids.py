@@ -6,8 +6,11 @@ grid. Only this differs from family to family, so this is all an `Adapter` has t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
 from math import isqrt
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,6 +19,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from prunekit.errors import TokenError
+from prunekit.hf.places import visual_token_ids
 
 Runs = tuple[tuple[int, ...], ...]
 """For each row of a batch the lengths of its unbroken runs of visual tokens, in order."""
@@ -35,6 +39,10 @@ class Grid:
         return self.planes * self.rows * self.columns
 
 
+Picture = tuple[Grid, ...]
+"""The grids of one image or one video, in the order of its tokens."""
+
+
 @runtime_checkable
 class Adapter(Protocol):
     """What prunekit cannot know about a model family by itself: the grids of its visual tokens."""
@@ -48,21 +56,24 @@ class Adapter(Protocol):
 
         Args:
             runs: The lengths of the unbroken runs of visual tokens, row by row.
-            inputs: The arguments of the model's forward: `pixel_values`, `image_grid_thw`, …
+            inputs: The arguments of the model's forward: `pixel_values`, `image_grid_thw`, …; its
+                `input_ids` have the rows of `runs` and tell images from videos.
             config: The configuration of the model.
         """
         ...
 
 
 class GenericAdapter:
-    """The rule for every family that keeps to one of the common layouts.
+    """The rule for every model that no other adapter speaks for.
 
-    1. `image_grid_thw` or `video_grid_thw` say it (Qwen-VL): divided by `spatial_merge_size`.
+    1. `image_grid_thw` and `video_grid_thw` say it (Qwen-VL, GLM-V): divided by `spatial_merge_size`.
     2. Otherwise a run is cut into images of equal size (adjacent images share one run, for nothing
        stands between them), known from the number of images in `pixel_values`, or else from the
-       configuration; an image with a square number of tokens is a square.
+       configuration; an image with a square number of tokens is taken for a square.
     3. What is left is one row. Such a run has features of several sizes or line breaks among its
-       tokens (LLaVA-NeXT, LLaVA-OneVision), and a wrong grid would make neighbours of strangers.
+       tokens, and a wrong grid would make neighbours of strangers.
+
+    The last two are guesses; each class of models is warned of once in a process.
     """
 
     def fits(self, config: Any) -> bool:
@@ -72,11 +83,47 @@ class GenericAdapter:
 
     def grids(self, runs: Runs, inputs: Mapping[str, Any], config: Any) -> Sequence[Sequence[Grid]]:
         """See `Adapter.grids`."""
-        told = _told_grids(runs, inputs, config)
-        if told is not None:
-            return told
+        images, videos = (_told(inputs, config, f"{kind}_grid_thw") for kind in ("image", "video"))
+        dealt = deal(runs, inputs, config, images, videos) if images or videos else None
+        if dealt is not None:
+            return dealt
+        _warn(_model_class(config))
         size = _image_size(runs, inputs, config)
         return [[grid for run in row for grid in _cut(run, size)] for row in runs]
+
+
+def deal(
+    runs: Runs, inputs: Mapping[str, Any], config: Any, images: Iterable[Picture], videos: Iterable[Picture]
+) -> list[list[Grid]] | None:
+    """The grids of each row, dealt out from the pictures of the prompt; None where they do not add up.
+
+    Where a prompt holds images and videos, the token ids say whose turn it is. A later turn of a
+    conversation may name the pictures that the cache already holds once more; of a single row's pictures
+    the last ones are taken, of those of several rows it cannot be said which are new.
+
+    Args:
+        runs: As `Adapter.grids` gets them.
+        inputs: The same.
+        config: The same.
+        images: The images of all rows, in order; what is no sequence is endless.
+        videos: The videos, likewise.
+    """
+    turns = _turns(runs, inputs, config)
+    if len(turns) == 1:
+        needed = [sum(count for video, count in turns[0] if video == kind) for kind in (False, True)]
+        images, videos = _newest(images, needed[0]), _newest(videos, needed[1])
+    queues = iter(images), iter(videos)
+    dealt: list[list[Grid]] = []
+    for row in turns:
+        dealt.append([])
+        for video, count in row:
+            grids = _take(queues[video], count)
+            if grids is None:
+                return None
+            dealt[-1] += grids
+    told = zip((images, videos), queues, strict=True)
+    over = any(isinstance(pictures, Sequence) and next(queue, None) for pictures, queue in told)
+    return None if over else dealt
 
 
 def positions_on(
@@ -120,27 +167,68 @@ def _raster(grids: Sequence[Grid]) -> Int[Tensor, "tokens 3"]:
     return torch.cat(parts)
 
 
-def _told_grids(runs: Runs, inputs: Mapping[str, Any], config: Any) -> list[list[Grid]] | None:
-    """The grids the processor handed over, dealt out row by row; None where they do not add up.
+def _turns(runs: Runs, inputs: Mapping[str, Any], config: Any) -> list[list[tuple[bool, int]]]:
+    """For each row how many tokens of images (False) and of videos (True) take turns."""
+    ids, videos = inputs.get("input_ids"), _given(inputs, "pixel_values_videos", "video_grid_thw")
+    if not (videos and _given(inputs, "pixel_values", "image_grid_thw") and isinstance(ids, Tensor)):
+        return [[(videos, sum(row))] for row in runs]
+    visual = visual_token_ids(config)
+    moving = {getattr(config, name, None) for name in ("video_token_id", "video_token_index")}
+    marked = [[token in moving for token in row if token in visual] for row in ids.tolist()]
+    return [[(kind, len(list(tokens))) for kind, tokens in groupby(row)] for row in marked]
 
-    They do not where a later turn repeats the grids of images that the cache already holds, or where
-    images and videos share a prompt and their order is in the token ids only.
-    """
-    told = [inputs[name] for name in ("image_grid_thw", "video_grid_thw") if _given(inputs, name)]
-    if len(told) != 1:
-        return None
+
+def _newest(pictures: Iterable[Picture], count: int) -> Iterable[Picture]:
+    """Of a sequence the last pictures, as many as hold so many tokens."""
+    if not isinstance(pictures, Sequence):
+        return pictures
+    first = len(pictures)
+    while first and count > 0:
+        first -= 1
+        count -= _size(pictures[first])
+    return pictures[first:]
+
+
+def _take(queue: Iterator[Picture], count: int) -> list[Grid] | None:
+    """The grids of the next pictures, which together hold exactly so many tokens."""
+    taken: list[Grid] = []
+    while count > 0:
+        picture = next(queue, None)
+        if picture is None:
+            return None
+        taken += picture
+        count -= _size(picture)
+    return taken if count == 0 else None
+
+
+def _size(picture: Picture) -> int:
+    return sum(grid.size for grid in picture)
+
+
+def _told(inputs: Mapping[str, Any], config: Any, name: str) -> list[Picture]:
+    """The pictures that the processor hands over as planes, rows and columns of patches."""
+    if not isinstance(inputs.get(name), Tensor):
+        return []
     merge = getattr(getattr(config, "vision_config", None), "spatial_merge_size", 1)
-    left = [Grid(rows // merge, columns // merge, planes) for planes, rows, columns in told[0].tolist()]
-    dealt = [_deal(left, sum(row)) for row in runs]
-    return None if left or any(row is None for row in dealt) else [row or [] for row in dealt]
+    return [
+        (Grid(rows // merge, columns // merge, planes),) for planes, rows, columns in inputs[name].tolist()
+    ]
 
 
-def _deal(left: list[Grid], count: int) -> list[Grid] | None:
-    row: list[Grid] = []
-    while count > 0 and left:
-        row.append(left.pop(0))
-        count -= row[-1].size
-    return row if count == 0 else None
+def _model_class(config: Any) -> str:
+    """What the model calls itself, else its configuration."""
+    return next(iter(getattr(config, "architectures", None) or ()), type(config).__name__)
+
+
+@cache
+def _warn(model: str) -> None:
+    warnings.warn(
+        f"prunekit guesses how {model} lays out its visual tokens: a square number of them as a square, any "
+        "other as one row. Graphs over neighbours go by this. To say how they lie, write an Adapter "
+        "(prunekit.hf.Adapter) and hand it to attach(…, adapters=[…]), or return it from the hook "
+        "prunekit_adapters.",
+        stacklevel=2,
+    )
 
 
 def _image_size(runs: Runs, inputs: Mapping[str, Any], config: Any) -> int | None:
@@ -173,5 +261,5 @@ def _square_or_row(size: int) -> Grid:
     return Grid(side, side) if side * side == size else Grid(1, size)
 
 
-def _given(inputs: Mapping[str, Any], name: str) -> bool:
-    return isinstance(inputs.get(name), Tensor)
+def _given(inputs: Mapping[str, Any], *names: str) -> bool:
+    return any(inputs.get(name) is not None for name in names)

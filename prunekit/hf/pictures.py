@@ -10,6 +10,9 @@ from torch import Tensor
 
 Row = TypeVar("Row")
 
+PIXELS = ("pixel_values", "pixel_values_videos")
+"""The arguments that hold pictures themselves."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pictures:
@@ -36,12 +39,15 @@ class Pictures:
             asked: Those of `generate`; None outside of it.
             batch: How many rows the forward has.
         """
-        if asked is None or inputs.get("pixel_values") is not None:
+        if asked is None or any(inputs.get(name) is not None for name in PIXELS):
             return cls(inputs)
         ids = asked.get("input_ids", asked.get("inputs"))
         rows = ids.shape[0] if isinstance(ids, Tensor) else batch
+        copies = batch // rows if rows and batch % rows == 0 else 1
         given = {name: value for name, value in inputs.items() if value is not None}
-        return cls({**asked, **given}, batch // rows if rows and batch % rows == 0 else 1)
+        if "input_ids" in given:
+            given["input_ids"] = given["input_ids"][::copies]
+        return cls({**asked, **given}, copies)
 
     def once(self, rows: Sequence[Row]) -> tuple[Row, ...]:
         """Of the rows of the batch, one for each row of the arguments."""

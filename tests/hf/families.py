@@ -11,7 +11,7 @@ import torch
 import transformers as hf
 from torch import Tensor
 
-IMAGE, START, END, PADDING = 5, 7, 8, 0
+IMAGE, VIDEO, START, END, PADDING = 5, 6, 7, 8, 0
 LAYERS = 6
 SIDE = 4
 """Most families here have 4 × 4 tokens an image."""
@@ -29,8 +29,11 @@ class Case:
         return self.inputs["input_ids"] == IMAGE
 
 
-def prompts(rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-    """Token ids and padding mask of rows with so many visual tokens an image and some words around."""
+def prompts(rows: Sequence[Sequence[int | tuple[int, int]]]) -> dict[str, Tensor]:
+    """Token ids and padding mask of rows with so many visual tokens an image and some words around.
+
+    A pair is a token id and how many there are of it.
+    """
     draw = torch.Generator().manual_seed(3)
 
     def words(count: int) -> list[int]:
@@ -38,7 +41,8 @@ def prompts(rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
 
     filled = []
     for number, images in enumerate(rows):
-        middle = [token for size in images for token in (START, *[IMAGE] * size, END)]
+        pairs = [(IMAGE, size) if isinstance(size, int) else size for size in images]
+        middle = [token for visual, size in pairs for token in (START, *[visual] * size, END)]
         filled.append([1, *words(3 + number), *middle, *words(4 + 3 * number)])
     longest = max(map(len, filled))
     ids = [[PADDING] * (longest - len(row)) + row for row in filled]
@@ -108,11 +112,14 @@ def llava(implementation: str, rows: Sequence[Sequence[int]] = ((16, 16), (16,))
     return Case(model, prompts(rows) | pixels)
 
 
-def _tiled(model: Any, inputs: dict[str, Any]) -> Case:
-    """For models that lay images out by size: asks the model how many tokens each takes."""
+def tiled(model: Any, inputs: dict[str, Any], first: int = 2) -> Case:
+    """For models that lay images out by size: asks the model how many tokens each takes.
+
+    So many images are in the first row, the others in the second.
+    """
     features = model.model.get_image_features(**inputs)
     sizes = [part.shape[0] for part in getattr(features, "pooler_output", features)]
-    return Case(model, prompts([sizes[:2], sizes[2:]]) | inputs)
+    return Case(model, prompts([sizes[:first], sizes[first:]]) | inputs)
 
 
 PINPOINTS = [[32, 64], [64, 32], [64, 64]]
@@ -127,7 +134,7 @@ def llava_next(implementation: str) -> Case:
     )
     model = _ready(hf.LlavaNextForConditionalGeneration(config), implementation)
     sizes = torch.tensor([[60, 50], [32, 64], [64, 64]])
-    return _tiled(model, {"pixel_values": noise(3, 5, 3, 32, 32), "image_sizes": sizes})
+    return tiled(model, {"pixel_values": noise(3, 5, 3, 32, 32), "image_sizes": sizes})
 
 
 def llava_onevision(implementation: str) -> Case:
@@ -135,7 +142,7 @@ def llava_onevision(implementation: str) -> Case:
         vision_config=vision_config(hf.SiglipVisionConfig),
         text_config=text_config(hf.Qwen2Config),
         image_token_index=IMAGE,
-        video_token_index=6,
+        video_token_index=VIDEO,
         image_grid_pinpoints=PINPOINTS,
     )
     model = _ready(hf.LlavaOnevisionForConditionalGeneration(config), implementation)
@@ -145,7 +152,7 @@ def llava_onevision(implementation: str) -> Case:
         "image_sizes": sizes,
         "batch_num_images": torch.tensor([1, 1, 1]),
     }
-    return _tiled(model, inputs)
+    return tiled(model, inputs)
 
 
 def internvl(implementation: str) -> Case:
@@ -164,9 +171,14 @@ def _qwen(model: Any, patch: int, thw: Tensor, implementation: str) -> Case:
     inputs: dict[str, Any] = prompts([sizes[:2], sizes[2:]])
     inputs["pixel_values"] = noise(int(thw.prod(1).sum()), 3 * 2 * patch * patch)
     inputs["image_grid_thw"] = thw
-    if "mm_token_type_ids" in inspect.signature(type(model).forward).parameters:
-        inputs["mm_token_type_ids"] = (inputs["input_ids"] == IMAGE).int()
-    return Case(_ready(model, implementation), inputs)
+    return Case(_ready(model, implementation), inputs | token_types(model, inputs["input_ids"]))
+
+
+def token_types(model: Any, ids: Tensor) -> dict[str, Tensor]:
+    """What newer releases want to know: 1 for images, 2 for videos."""
+    if "mm_token_type_ids" not in inspect.signature(type(model).forward).parameters:
+        return {}
+    return {"mm_token_type_ids": (ids == IMAGE).int() + 2 * (ids == VIDEO).int()}
 
 
 THW = torch.tensor([[1, 8, 6], [1, 4, 8], [1, 8, 8]])
@@ -190,7 +202,7 @@ def qwen2_5_vl(implementation: str) -> Case:
         vision_config=vision,
         text_config=text_config(rope_parameters=rope),
         image_token_id=IMAGE,
-        video_token_id=6,
+        video_token_id=VIDEO,
         vision_start_token_id=START,
         vision_end_token_id=END,
     )
@@ -220,7 +232,7 @@ def qwen3_vl(implementation: str) -> Case:
         vision_config=vision,
         text_config=text_config(head_dim=16, rope_parameters=rope),
         image_token_id=IMAGE,
-        video_token_id=6,
+        video_token_id=VIDEO,
         vision_start_token_id=START,
         vision_end_token_id=END,
     )
@@ -288,6 +300,166 @@ def paligemma(implementation: str) -> Case:
     return Case(_ready(hf.PaliGemmaForConditionalGeneration(config), implementation), inputs)
 
 
+def qwen2_vl(implementation: str) -> Case:
+    vision = {
+        "depth": 2,
+        "embed_dim": 32,
+        "hidden_size": 64,
+        "mlp_ratio": 2,
+        "num_heads": 4,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+    }
+    rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0}
+    config = hf.Qwen2VLConfig(
+        vision_config=vision,
+        text_config=text_config(rope_parameters=rope),
+        image_token_id=IMAGE,
+        video_token_id=VIDEO,
+        vision_start_token_id=START,
+        vision_end_token_id=END,
+    )
+    return _qwen(hf.Qwen2VLForConditionalGeneration(config), 14, THW, implementation)
+
+
+def glm4v(implementation: str) -> Case:
+    vision = {
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_heads": 4,
+        "image_size": 56,
+        "patch_size": 14,
+        "out_hidden_size": 64,
+    }
+    rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0}
+    config = hf.Glm4vConfig(
+        vision_config=vision,
+        text_config=text_config(rope_parameters=rope),
+        image_token_id=IMAGE,
+        video_token_id=VIDEO,
+        image_start_token_id=START,
+        image_end_token_id=END,
+        video_start_token_id=110,
+        video_end_token_id=111,
+    )
+    return _qwen(hf.Glm4vForConditionalGeneration(config), 14, THW, implementation)
+
+
+def llava_next_video(implementation: str) -> Case:
+    config = hf.LlavaNextVideoConfig(
+        vision_config=vision_config(hf.CLIPVisionConfig),
+        text_config=text_config(hf.LlamaConfig),
+        image_token_index=IMAGE,
+        video_token_index=VIDEO,
+        image_grid_pinpoints=PINPOINTS,
+    )
+    model = _ready(hf.LlavaNextVideoForConditionalGeneration(config), implementation)
+    sizes = torch.tensor([[60, 50], [32, 64], [64, 64]])
+    return tiled(model, {"pixel_values": noise(3, 5, 3, 32, 32), "image_sizes": sizes})
+
+
+def llava_with_class_token(implementation: str) -> Case:
+    config = hf.LlavaConfig(
+        vision_config=vision_config(hf.CLIPVisionConfig),
+        text_config=text_config(hf.LlamaConfig),
+        image_token_index=IMAGE,
+        image_seq_length=17,
+        vision_feature_select_strategy="full",
+    )
+    model = _ready(hf.LlavaForConditionalGeneration(config), implementation)
+    return Case(model, prompts([[17, 17], [17]]) | {"pixel_values": noise(3, 3, 32, 32)})
+
+
+def vipllava(implementation: str) -> Case:
+    config = hf.VipLlavaConfig(
+        vision_config=vision_config(hf.CLIPVisionConfig),
+        text_config=text_config(hf.LlamaConfig),
+        image_token_index=IMAGE,
+        image_seq_length=16,
+        vision_feature_layers=[-1, 1],
+    )
+    model = _ready(hf.VipLlavaForConditionalGeneration(config), implementation)
+    return Case(model, prompts([[16, 16], [16]]) | {"pixel_values": noise(3, 3, 32, 32)})
+
+
+def janus(implementation: str) -> Case:
+    quantizer = {"embed_dim": 8, "num_embeddings": 8, "latent_channels": 32, "base_channels": 32}
+    config = hf.JanusConfig(
+        vision_config=vision_config(hf.JanusVisionConfig, projection_dim=64, num_image_tokens=16),
+        text_config=text_config(hf.LlamaConfig),
+        vq_config=hf.JanusVQVAEConfig(**quantizer, projection_dim=64, image_token_embed_dim=64),
+        image_token_id=IMAGE,
+    )
+    model = _ready(hf.JanusForConditionalGeneration(config), implementation)
+    return Case(model, prompts([[16, 16], [16]]) | {"pixel_values": noise(3, 3, 32, 32)})
+
+
+def ovis2(implementation: str) -> Case:
+    vision = vision_config(hf.Ovis2VisionConfig, image=64, hidden_stride=2, vocab_size=40)
+    config = hf.Ovis2Config(
+        vision_config=vision,
+        text_config=text_config(hf.Qwen2Config),
+        image_token_id=IMAGE,
+        visual_indicator_token_ids=[111, 112, 113, 114, 115],
+        vocab_size=120,
+        hidden_size=64,
+    )
+    model = _ready(hf.Ovis2ForConditionalGeneration(config), implementation)
+    return Case(model, prompts([[16, 16], [16]]) | {"pixel_values": noise(3, 3, 64, 64)})
+
+
+def _cohere(model: type, config: type, implementation: str, **more: Any) -> Case:
+    made = model(
+        config(
+            vision_config=vision_config(hf.SiglipVisionConfig, image=64, vision_use_head=False),
+            text_config=text_config(hf.Cohere2Config),
+            **more,
+        )
+    )
+    inputs = prompts([[16, 16], [16]]) | {"pixel_values": noise(3, 3, 64, 64)}
+    return Case(_ready(made, implementation), inputs)
+
+
+def aya_vision(implementation: str) -> Case:
+    model, config = hf.AyaVisionForConditionalGeneration, hf.AyaVisionConfig
+    return _cohere(model, config, implementation, image_token_index=IMAGE)
+
+
+def cohere2_vision(implementation: str) -> Case:
+    model, config = hf.Cohere2VisionForConditionalGeneration, hf.Cohere2VisionConfig
+    return _cohere(model, config, implementation, image_token_id=IMAGE, alignment_intermediate_size=96)
+
+
+def _pixtral(model: type, config: type, step: int, implementation: str) -> Case:
+    """Rows of patches with a word between them."""
+    made = model(
+        config(
+            vision_config=vision_config(hf.PixtralVisionConfig, image=64, head_dim=8),
+            text_config=text_config(hf.MistralConfig),
+            image_token_index=IMAGE,
+        )
+    )
+    sizes = torch.tensor([[64, 48], [32, 64], [48, 48]])
+    rows = [[columns] * lines for lines, columns in (sizes // step).tolist()]
+    inputs = prompts([rows[0] + rows[1], rows[2]])
+    return Case(
+        _ready(made, implementation), inputs | {"pixel_values": noise(3, 3, 64, 64), "image_sizes": sizes}
+    )
+
+
+def mistral3(implementation: str) -> Case:
+    return _pixtral(hf.Mistral3ForConditionalGeneration, hf.Mistral3Config, 16, implementation)
+
+
+def pixtral(implementation: str) -> Case:
+    def config(**more: Any) -> Any:
+        return hf.LlavaConfig(vision_feature_layer=-1, vision_feature_select_strategy="full", **more)
+
+    return _pixtral(hf.LlavaForConditionalGeneration, config, 8, implementation)
+
+
 FAMILIES: dict[str, Callable[[str], Case]] = {
     family.__name__: family
     for family in (
@@ -303,3 +475,21 @@ FAMILIES: dict[str, Callable[[str], Case]] = {
         paligemma,
     )
 }
+
+LAYOUTS: dict[str, Callable[[str], Case]] = FAMILIES | {
+    family.__name__: family
+    for family in (
+        qwen2_vl,
+        glm4v,
+        llava_next_video,
+        llava_with_class_token,
+        vipllava,
+        janus,
+        ovis2,
+        aya_vision,
+        cohere2_vision,
+        mistral3,
+        pixtral,
+    )
+}
+"""More families, of which only the layout of their tokens is checked."""
