@@ -14,12 +14,12 @@ from transformers import PreTrainedModel
 from prunekit.errors import PrunekitError, UnsupportedModel
 from prunekit.hf.choose import Chooser, Select
 from prunekit.hf.decoder import Decoder, find_decoder
-from prunekit.hf.flops import Shape
 from prunekit.hf.grids import Adapter
 from prunekit.hf.hooks import Hooks
 from prunekit.hf.pruner import Pruner
 from prunekit.hf.pruning import Pruning
 from prunekit.hf.rotary import Rotary
+from prunekit.hf.shape import Shape
 from prunekit.hf.signals import refuse_unknown
 from prunekit.tokens import Signal
 
@@ -91,7 +91,7 @@ class Attachment:
             raise PrunekitError(
                 "This model is being pruned already; leave that `with attach(…)` block first."
             )
-        shape = Shape.of(module.config, len(decoder.layers), module.dtype.itemsize)
+        shape = Shape.read(module)
         pruning = Pruning(shape, decoder.layer, decoder.implementation)
         with ExitStack() as stack:
             _attached.add(module)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prunekit.errors import TokenError
+from prunekit.hf.adapters import FAMILIES
 from prunekit.hf.forward import ForwardPass
 from prunekit.hf.grids import Adapter, GenericAdapter, positions_on
 from prunekit.hf.places import Places
@@ -29,7 +30,8 @@ class Chooser:
     Attributes:
         select: Says which.
         needs: The signals it needs.
-        adapters: Asked in order for the grids of the visual tokens; the generic one comes last.
+        adapters: Asked in order for the grids of the visual tokens; then the known families, and the
+            generic one last.
         config: The model's configuration.
     """
 
@@ -64,7 +66,7 @@ class Chooser:
         return TokenBatch(features, positions, places.present, MappingProxyType(signals))
 
     def _adapter(self) -> Adapter:
-        fitting = (adapter for adapter in self.adapters if adapter.fits(self.config))
+        fitting = (adapter for adapter in (*self.adapters, *FAMILIES) if adapter.fits(self.config))
         return next(fitting, GenericAdapter())
 
 

@@ -12,8 +12,6 @@ from typing import Literal
 
 from prunekit.hf.shape import Layer, Shape
 
-__all__ = ["Convention", "Prompt", "Shape", "cache_bytes", "flops"]
-
 Convention = Literal["exact", "unmasked", "fastv", "fastv-visual"]
 """How floating-point operations are counted.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from prunekit.errors import PrunekitError
-from prunekit.hf.flops import Shape
 from prunekit.hf.report import Prefill, Report, report
+from prunekit.hf.shape import Shape
 from prunekit.tokens import Selection
 
 HISTORY = 1024

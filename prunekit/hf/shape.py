@@ -58,17 +58,6 @@ class Shape:
         layers = tuple(_layer(layer, number, module.config) for number, layer in enumerate(module.layers))
         return cls(module.config.hidden_size, layers, module.dtype.itemsize)
 
-    @classmethod
-    def of(cls, config: Any, layers: int, item_bytes: int) -> Shape:
-        """The shape a text config describes, of equal layers with full attention and a gated MLP."""
-        width, heads, mlp = config.hidden_size, config.num_attention_heads, config.intermediate_size
-        head = getattr(config, "head_dim", None) or width // heads
-        keys = head * (getattr(config, "num_key_value_heads", None) or heads)
-        queries = head * heads
-        weights = width * (2 * queries + 2 * keys + 3 * mlp)
-        layer = Layer(weights, queries, queries, 2 * keys, mlp, weights * item_bytes)
-        return cls(width, (layer,) * layers, item_bytes)
-
 
 def _layer(layer: nn.Module, number: int, config: Any) -> Layer:
     attention = _attention(layer, config)

@@ -92,6 +92,11 @@ def padding_of(
     Raises:
         UnsupportedModel: The pictures cannot be matched with the planes.
     """
+    if pictures.inputs.get("image_sizes") is not None:
+        raise UnsupportedModel(
+            "The images of this model have sizes of their own, so what pads them to one size in pixel_values "
+            "lies on no patch. Use a bias without PaddedShare for this model."
+        )
     shares = iter(padded_shares(pictures.inputs.get("pixel_values"), plane_grids(grids)))
     rows = [torch.cat([next(shares) for _ in plane_grids([row])] or [torch.zeros(0)]) for row in grids]
     everything = torch.cat(pictures.repeated(rows)).float().to(places.index.device)

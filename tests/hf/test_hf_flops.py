@@ -195,12 +195,6 @@ def test_packed_weights_count_as_what_they_unpack_to() -> None:
     assert (layer.weights, layer.weight_bytes) == (expected.weights, expected.weights // 2)
 
 
-@pytest.mark.parametrize("name", ["llava-1.5-7b", "qwen2.5-vl-7b", "internvl2.5-8b"])
-def test_a_config_alone_describes_ordinary_layers(name: str) -> None:
-    decoder = built(name)
-    assert Shape.of(decoder.config, len(decoder.layers), 2) == shape(name)
-
-
 def test_decoders_that_name_less_are_read_as_well() -> None:
     neox = hf.GPTNeoXModel(text_config(hf.GPTNeoXConfig, num_key_value_heads=4))
     opt = hf.OPTModel(hf.OPTConfig(hidden_size=64, ffn_dim=96, num_attention_heads=4, word_embed_proj_dim=64))

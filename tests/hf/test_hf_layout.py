@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from math import isqrt
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -84,19 +83,6 @@ def test_each_family_lies_on_its_grid(family: str) -> None:
         assert tokens.positions[row, : len(expected)].tolist() == expected
         assert tokens.present[row].sum() == len(expected)
         assert not tokens.positions[row, len(expected) :].any()
-
-
-@pytest.mark.parametrize("family", ["llava_next", "llava_onevision"])
-def test_mixed_sizes_lie_in_one_row_each(family: str) -> None:
-    """Unless their number happens to be a square, which is taken for one."""
-    tokens = tokens_of(FAMILIES[family]("sdpa"))
-    for row, present in enumerate(tokens.present):
-        for plane in tokens.positions[row, present, 0].unique().tolist():
-            cells = tokens.positions[row][present & (tokens.positions[row, :, 0] == plane)][:, 1:]
-            side = isqrt(len(cells))
-            square = side * side == len(cells)
-            expected = raster((side, side) if square else (1, len(cells)))
-            assert cells.tolist() == [cell[1:] for cell in expected]
 
 
 def test_features_are_what_enters_the_pruning_layer() -> None:
