@@ -5,6 +5,7 @@ with attach(model, select, layer=2) as pruning:
 print(pruning.report())
 """
 
+from prunekit.hf.adapters import Family
 from prunekit.hf.attachment import Attachment, Positions, attach
 from prunekit.hf.choose import Select
 from prunekit.hf.clock import first_forward
@@ -17,6 +18,7 @@ from prunekit.hf.report import Report, Saving
 __all__ = [
     "Adapter",
     "Attachment",
+    "Family",
     "GenericAdapter",
     "Grid",
     "LoadedModel",
