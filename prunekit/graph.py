@@ -226,17 +226,25 @@ class SparseGraph(Graph):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class AllOf(Graph):
-    """An edge where every part has one."""
+class _Joined(Graph):
+    """Several graphs as one, which knows what its parts must know."""
 
     parts: Sequence[Graph]
 
     def known(self, pick: Pick) -> Known:
         return tuple(part.known(pick) for part in self.parts)
 
+    def _said(self, rows: Known, columns: Known) -> Bool[Tensor, "parts batch rows columns"]:
+        """What each part says of each pair."""
+        return torch.stack([part.joins(*pair) for part, *pair in zip(self.parts, rows, columns, strict=True)])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AllOf(_Joined):
+    """An edge where every part has one."""
+
     def joins(self, rows: Known, columns: Known) -> Bool[Tensor, "batch rows columns"]:
-        said = [part.joins(*pair) for part, *pair in zip(self.parts, rows, columns, strict=True)]
-        return torch.stack(said).all(0)
+        return self._said(rows, columns).all(0)
 
     @property
     def reach(self) -> int | None:
@@ -244,17 +252,11 @@ class AllOf(Graph):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class AnyOf(Graph):
+class AnyOf(_Joined):
     """An edge where at least one part has one."""
 
-    parts: Sequence[Graph]
-
-    def known(self, pick: Pick) -> Known:
-        return tuple(part.known(pick) for part in self.parts)
-
     def joins(self, rows: Known, columns: Known) -> Bool[Tensor, "batch rows columns"]:
-        said = [part.joins(*pair) for part, *pair in zip(self.parts, rows, columns, strict=True)]
-        return torch.stack(said).any(0)
+        return self._said(rows, columns).any(0)
 
     @property
     def reach(self) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import torch
 
@@ -10,7 +10,7 @@ Engine: TypeAlias = Literal["host", "device"]
 """`host`: values are read as work goes on, so it stops early and skips what it need not do. `device`: shapes
 depend on nothing but sizes, and no value is read, so an accelerator never waits for the host."""
 
-ENGINES: tuple[Engine, ...] = ("host", "device")
+ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 
 def engine_for(device: torch.device) -> Engine:

@@ -11,10 +11,8 @@ def extents(
     positions: Int[Tensor, "batch tokens 3"], present: Bool[Tensor, "batch tokens"]
 ) -> Int[Tensor, "batch tokens 2"]:
     """For each token the rows and columns of the plane it stands on, counted to the last present token."""
-    planes, cells = positions[..., 0].masked_fill(~present, 0), positions[..., 1:] + 1
-    cells = cells.masked_fill(~present[..., None], 1)
-    # The first place of its plane among the sorted stands for a plane, whatever its number.
-    owner = torch.searchsorted(planes.sort(-1).values, planes)[..., None].expand_as(cells)
+    cells = (positions[..., 1:] + 1).masked_fill(~present[..., None], 1)
+    owner = _numbered(positions, present).expand_as(cells)
     return torch.ones_like(cells).scatter_reduce(1, owner, cells, "amax").gather(1, owner)
 
 
@@ -28,11 +26,9 @@ def compact(
     """
     if not positions.shape[1]:
         return positions
-    padding = ~present[..., None]
-    planes, cells = positions[..., 0].masked_fill(~present, 0), positions[..., 1:]
-    owner = torch.searchsorted(planes.sort(-1).values, planes)[..., None]
+    padding, cells = ~present[..., None], positions[..., 1:]
     least = cells.masked_fill(padding, torch.iinfo(torch.int64).max).amin(1, keepdim=True)
-    return torch.cat([owner, cells - least], -1).masked_fill(padding, 0)
+    return torch.cat([_numbered(positions, present), cells - least], -1).masked_fill(padding, 0)
 
 
 def raster_rank(
@@ -46,3 +42,11 @@ def raster_rank(
     for column in (positions[..., 2], positions[..., 1], positions[..., 0], (~present).long()):
         order = order.gather(-1, column.gather(-1, order).argsort(dim=-1, stable=True))
     return order.argsort(-1)
+
+
+def _numbered(
+    positions: Int[Tensor, "batch tokens 3"], present: Bool[Tensor, "batch tokens"]
+) -> Int[Tensor, "batch tokens 1"]:
+    """For each token the first place of its plane among all sorted by plane, whatever the plane's number."""
+    planes = positions[..., 0].masked_fill(~present, 0)
+    return torch.searchsorted(planes.sort(-1).values, planes)[..., None]

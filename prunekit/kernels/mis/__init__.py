@@ -51,10 +51,11 @@ def greedy_mis(
         plan = plan_for(engine, tokens, most, None)
         return prefix(key, room, web, around, block=plan.block, most=most), plan
     most = int(room.max()) if room.numel() else 0
-    plan = plan_for(engine, tokens, most, web.reach if positions is not None else None)
-    if plan.way == "stencil" and positions is not None and web.reach is not None:
+    reach = None if positions is None else web.reach
+    plan = plan_for(engine, tokens, most, reach)
+    if plan.way == "stencil" and positions is not None and reach is not None:
         taking_part = key != NEVER if around is None else (key != NEVER) | around
-        cells = Cells.of(positions, taking_part, web.reach)
+        cells = Cells.of(positions, taking_part, reach)
         if cells is not None:
             return stencil(key, room, web, cells, around, block=plan.block), plan
         plan = plan_for(engine, tokens, most, None)
