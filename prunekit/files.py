@@ -16,7 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from prunekit.errors import ConfigError, PrunekitError, nearest
-from prunekit.pipeline import Pipeline
+from prunekit.pipeline import Pipeline, beside
 from prunekit.registry import Registry, installed
 from prunekit.strict import mistakes
 
@@ -140,7 +140,9 @@ def load(name: str | Path, registry: Registry | None = None) -> Pipeline:
 def to_yaml(pipeline: Pipeline) -> str:
     """The pipeline as YAML with every value written out; `load` gives the same pipeline back."""
     data = pipeline.model_dump(mode="json")
-    data["bias"] = data["bias"][0] if len(data["bias"]) == 1 else data["bias"] or None
+    for blocks in (data, *data.get("stages", ())):
+        if "bias" in blocks:
+            blocks["bias"] = blocks["bias"][0] if len(blocks["bias"]) == 1 else blocks["bias"] or None
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
@@ -224,7 +226,7 @@ def _with_parents(path: Path, registry: Registry, children: tuple[Path, ...]) ->
     replaced = {(), *((block,) for block in document.data)}
     kept = {path: mark for path, mark in inherited.marks.items() if path[:1] not in replaced}
     return _Document(
-        {**inherited.data, **document.data},
+        beside(document.data, inherited.data),
         {**kept, **document.marks},
         (*document.faults, *inherited.faults),
         inherited.orphan,

@@ -8,12 +8,21 @@ TokenBatch ─────┼── bias ────────► Bias ──
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 
 import torch
 from jaxtyping import Bool, Int
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
@@ -43,6 +52,9 @@ if TYPE_CHECKING:
 
     from prunekit.hf import Attachment
 
+NEUTRAL = ("bias", "graph")
+"""The blocks that a pipeline can be without."""
+
 REST = "rest"
 """The name under which a selection files the tokens that no selector asked for."""
 
@@ -63,11 +75,58 @@ def _some(value: object) -> object:
 
 
 class At(Strict, frozen=True):
-    """Where in the model tokens are dropped."""
+    """Where in the model tokens are dropped, and by which features.
+
+    The word `vision` stands for `{layer: 0, features: vision}`: chosen by what the vision encoder says,
+    dropped before the language model.
+    """
 
     layer: int = Field(
-        ge=0, description="Tokens are dropped at the entry of this decoder layer, counted from 0."
+        ge=0,
+        description="Tokens are dropped at the entry of this decoder layer, counted from 0; 0 is before the "
+        "language model.",
     )
+    features: Literal["decoder", "vision"] = Field(
+        default="decoder",
+        description="What tokens carry: the decoder's hidden states there, or what the vision encoder hands "
+        "to its projector.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _word(cls, value: object) -> object:
+        if isinstance(value, str) and value != "vision":
+            raise PydanticCustomError(
+                "stage", "write {example}, or the word vision", {"example": "{layer: 2}"}
+            )
+        return {"layer": 0, "features": "vision"} if value == "vision" else value
+
+
+class Override(Strict, frozen=True):
+    """One of several places where a pipeline prunes; blocks not given here are the pipeline's own."""
+
+    at: At = Field(description="Where in the model tokens are dropped.")
+    budget: Budget | None = Field(
+        None, description="How many of the prompt's visual tokens go on from here: a count or a share."
+    )
+    importance: ImportanceScorer | None = Field(None, description="How much each token is worth.")
+    bias: Annotated[tuple[BiasEstimator, ...], BeforeValidator(_as_tuple)] = Field(
+        (), description="What scores owe to position or padding."
+    )
+    graph: GraphBuilder | None = Field(None, description="Which tokens are too alike to keep both.")
+    select: Annotated[tuple[Selector, ...], BeforeValidator(_as_tuple)] = Field(
+        (), description="The selectors, in turn."
+    )
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The blocks that are given; of these, bias and graph may be given as none."""
+        held = {name: getattr(self, name) for name in self.model_fields_set}
+        return {name: block for name, block in held.items() if block or name in NEUTRAL}
+
+    @model_serializer(mode="wrap")
+    def _given_alone(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: block for name, block in dump(self).items() if name in self.given}
 
 
 class Pipeline(Strict, frozen=True):
@@ -76,6 +135,9 @@ class Pipeline(Strict, frozen=True):
     An absent stage is the neutral element: no bias, nothing removed; no graph, no edges. Selectors are a
     fold: each gets what is kept so far and the room left. Room that none of them uses goes to the best
     tokens left, so that a selection always has exactly as many tokens as the budget says.
+
+    With `stages` it prunes at several places, each time what the one before let go on. Shares of a budget are
+    of the prompt's visual tokens at every place.
     """
 
     also: ClassVar[tuple[str, ...]] = ("extends",)
@@ -99,17 +161,63 @@ class Pipeline(Strict, frozen=True):
     select: Annotated[tuple[Selector, ...], BeforeValidator(_some)] = Field(
         description="The selectors, in turn; one, or a list."
     )
+    stages: tuple[Override, ...] = Field(
+        (),
+        strict=False,
+        description="Several places to prune at, by ascending layers; each may give blocks of its own.",
+    )
+
+    @model_validator(mode="after")
+    def _places_in_order(self) -> Self:
+        layers = [each.at.layer for each in self.stages]
+        if any(later <= earlier for earlier, later in pairwise(layers)):
+            raise PydanticCustomError("stage", "stages go by ascending layers; got {got}", {"got": layers})
+        budgets = [cut.budget for cut in self.cuts]
+        for earlier, later in pairwise(budgets):
+            if type(earlier) is type(later) and later > earlier:
+                raise PydanticCustomError(
+                    "stage",
+                    "budgets of stages never rise, for shares are of the prompt's tokens; got {got}",
+                    {"got": budgets},
+                )
+        for block in sorted(self._overridden & self.model_fields_set):
+            raise PydanticCustomError(
+                "stage",
+                "{block} is given in every one of the stages, and would not hold; change it there",
+                {"block": block},
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_the_overridden(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        left_out = self._overridden if self.stages else {"stages"}
+        return {name: held for name, held in dump(self).items() if name not in left_out}
 
     @property
-    def stages(self) -> tuple[Stage, ...]:
-        """All stages, in the order data flows through them."""
-        graph = () if self.graph is None else (self.graph,)
-        return (self.importance, *self.bias, *graph, *self.select)
+    def cuts(self) -> tuple[Self, ...]:
+        """The pipeline at each place where it prunes, in order: itself where there is one."""
+        if not self.stages:
+            return (self,)
+        return tuple(self.model_copy(update={**each.given, "stages": ()}) for each in self.stages)
+
+    @property
+    def parts(self) -> tuple[Stage, ...]:
+        """All stages of all places, in the order data flows through them."""
+        return tuple(
+            part
+            for cut in self.cuts
+            for part in (cut.importance, *cut.bias, *((cut.graph,) if cut.graph else ()), *cut.select)
+        )
 
     @property
     def needs(self) -> frozenset[Signal]:
         """What must be captured from the model for this pipeline to run."""
-        return frozenset[Signal]().union(*(stage.needs for stage in self.stages))
+        return frozenset[Signal]().union(*(part.needs for part in self.parts))
+
+    @property
+    def _overridden(self) -> set[str]:
+        """The optional blocks that every one of the stages gives."""
+        return _in_all([each.given for each in self.stages])
 
     def swap(self, **changes: Any) -> Self:
         """A new pipeline with these top-level blocks replaced, validated like a file.
@@ -119,8 +227,8 @@ class Pipeline(Strict, frozen=True):
         Raises:
             ConfigError: A block or a stage is not what it should be.
         """
-        held = {name: getattr(self, name) for name in type(self).model_fields}
-        return self.validated({**held, **changes}, installed(), f"{self.name}.swap(…)")
+        held = {name: getattr(self, name) for name in self.model_fields_set}
+        return self.validated(beside(changes, held), installed(), f"{self.name}.swap(…)")
 
     @classmethod
     def validated(cls, data: Mapping[str, Any], registry: Registry, source: str) -> Self:
@@ -135,7 +243,7 @@ class Pipeline(Strict, frozen=True):
             raise ConfigError(f"{source}: {'; '.join(mistakes(error).values())}") from error
 
     def __call__(self, tokens: TokenBatch, engine: Engine | None = None) -> Selection:
-        """Selects tokens: exactly `room_for(tokens.counts, budget)` of each sample.
+        """Selects tokens: exactly as many of each sample as the budget says, if there are that many.
 
         On an accelerator nothing is read back while it runs, but by the few stages that say so, and the
         device need not wait for the host; what there is to check is checked when the selection is `settled`.
@@ -151,12 +259,15 @@ class Pipeline(Strict, frozen=True):
             PluginError: A stage raised, or gave another kind of thing than its kind should.
         """
         engine = _known(engine) or engine_for(tokens.present.device)
+        if self.stages:
+            return self._in_turn(tokens, engine)
         scores = _fitting(_asked(self.importance, tokens), tokens, self.importance)
         debiased, biases = scores, tuple(_asked(bias, tokens) for bias in self.bias)
         for stage, bias in zip(self.bias, biases, strict=True):
             debiased = _fitting(bias.remove(debiased), tokens, stage)
         graph: Graph = NoEdges(tokens.present) if self.graph is None else _asked(self.graph, tokens)
-        room = room_for(tokens.counts, self.budget)
+        total = tokens.counts if tokens.total is None else tokens.total
+        room = room_for(total, self.budget).minimum(tokens.counts)
         limit = limit_of(tokens.present.shape[-1], self.budget)
         candidates = Candidates(tokens, debiased, graph, limit, engine)
         growths = [Growth(torch.zeros_like(tokens.present))]
@@ -186,8 +297,24 @@ class Pipeline(Strict, frozen=True):
         )
         return selection.settled() if engine == "host" else selection
 
+    def _in_turn(self, tokens: TokenBatch, engine: Engine) -> Selection:
+        """What is left after all places, were the tokens the same at each of them."""
+        left = replace(tokens, total=tokens.counts if tokens.total is None else tokens.total)
+        made: list[Selection] = []
+        for cut in self.cuts:
+            made.append(cut(left, engine))
+            left = replace(left, present=made[-1].kept)
+        verdicts = [selection.verdict for selection in made if selection.verdict is not None]
+        verdict = verdicts and Verdict(
+            torch.cat([each.faults for each in verdicts]),
+            torch.stack([each.exact for each in verdicts]).all(0),
+            tuple(step for each in verdicts for step in each.steps),
+            partial(self, tokens, "host"),
+        )
+        return replace(made[-1], present=tokens.present, verdict=verdict or None)
+
     def bind(self, site: Site) -> Self:
-        """This pipeline with everything found that `auto` stands for at that place.
+        """This pipeline, of one place, with everything found that `auto` stands for there.
 
         Raises:
             PrunekitError: A stage needs something there that does not exist.
@@ -195,7 +322,7 @@ class Pipeline(Strict, frozen=True):
         return self.model_copy(update={name: bound(held, site) for name, held in self})
 
     def site(self, model: PreTrainedModel) -> Site:
-        """Where this pipeline is when it is attached to a model."""
+        """Where this pipeline, of one place, is when it is attached to a model."""
         return Site(str(model.config.name_or_path), self.at.layer)
 
     def attach(self, model: PreTrainedModel) -> Attachment:
@@ -212,16 +339,27 @@ class Pipeline(Strict, frozen=True):
         """
         from prunekit import hf
 
-        hf.find_decoder(model, self.at.layer)
-        there = self.bind(self.site(model))
+        hf.find_decoder(model, [cut.at.layer for cut in self.cuts])
+        there = [cut.bind(cut.site(model)) for cut in self.cuts]
         return hf.attach(
             model,
-            there,
-            layer=self.at.layer,
-            needs=there.needs,
+            *(hf.Cut(cut, cut.at.layer, cut.needs, cut.at.features) for cut in there),
             positions=self.positions,
             adapters=installed().adapters,
         )
+
+
+def beside(own: Mapping[str, Any], held: Mapping[str, Any]) -> dict[str, Any]:
+    """One's own blocks, and beside them those held before; not what one's own stages all give themselves."""
+    stages = own.get("stages")
+    given = [each.given if isinstance(each, Override) else each for each in stages or ()]
+    replaced = _in_all([each for each in given if isinstance(each, Mapping)])
+    return {**{name: block for name, block in held.items() if name not in replaced}, **own}
+
+
+def _in_all(blocks: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The blocks that every one of several places gives, of those that a pipeline need not have."""
+    return set.intersection(*map(set, blocks)) & {"at", "budget", *NEUTRAL} if blocks else set()
 
 
 def _known(engine: Engine | None) -> Engine | None:

@@ -71,6 +71,8 @@ class TokenBatch:
             different planes are never neighbours.
         present: False marks padding: never selected, never at the end of an edge, whatever it holds.
         signals: What the stages of the pipeline declared they need, by `Signal`.
+        total: How many tokens each sample had before earlier cuts, which shares of a budget are of; at most
+            as many as there are places for. None where nothing was cut yet.
 
     Raises:
         TokenError: The shapes do not agree.
@@ -80,6 +82,7 @@ class TokenBatch:
     positions: Int[Tensor, "batch tokens 3"]
     present: Bool[Tensor, "batch tokens"]
     signals: Mapping[Signal, Tensor] = field(default_factory=lambda: MappingProxyType({}))
+    total: Room | None = None
 
     def __post_init__(self) -> None:
         for name in ("features", "positions", "present"):
@@ -105,6 +108,8 @@ class TokenBatch:
                     f"signal {signal} is (batch, …, tokens) = ({lead[0]}, …, {lead[1]}); "
                     f"got {tuple(value.shape)}."
                 )
+        if self.total is not None and tuple(self.total.shape) != lead[:1]:
+            raise TokenError(f"total is (batch,) = {lead[:1]}; got {tuple(self.total.shape)}.")
         devices = {tensor.device for tensor in (self.features, self.positions, self.present)}
         if len(devices | {value.device for value in self.signals.values()}) > 1:
             raise TokenError("features, positions, present and signals are on different devices.")
@@ -137,7 +142,8 @@ class TokenBatch:
         features, positions, present = (
             tensor.to(device) for tensor in (self.features, self.positions, self.present)
         )
-        return TokenBatch(features, positions, present, MappingProxyType(signals))
+        total = None if self.total is None else self.total.to(device)
+        return TokenBatch(features, positions, present, MappingProxyType(signals), total)
 
     @property
     def counts(self) -> Room:

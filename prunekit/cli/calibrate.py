@@ -74,13 +74,14 @@ def calibrate_command(
 
 def measure_if_missing(loaded: LoadedModel, pipeline: Pipeline, files: Sequence[Path]) -> None:
     """Measures the prior that the pipeline finds missing for this model, and keeps it where it will look."""
-    site = pipeline.site(loaded.model)
-    try:
-        pipeline.bind(site)
-    except MissingPrior:
-        place = cached(site.model, site.layer)
-        _measured(loaded, pipeline, files, GENERIC_PROMPT, place)
-        note(f"Prior measured on {len(files)} images and kept in {place}.")
+    for cut in pipeline.cuts:
+        site = cut.site(loaded.model)
+        try:
+            cut.bind(site)
+        except MissingPrior:
+            place = cached(site.model, site.layer)
+            _measured(loaded, cut, files, GENERIC_PROMPT, place)
+            note(f"Prior measured on {len(files)} images and kept in {place}.")
 
 
 def _measured(

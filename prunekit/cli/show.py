@@ -31,17 +31,22 @@ def show(
 
 
 def flow(pipeline: Pipeline) -> str:
-    """The one figure, with this pipeline's stages in it."""
+    """The one figure, with this pipeline's stages in it; once for each place where it prunes."""
+    figures = "\n".join(_figure(cut) for cut in pipeline.cuts)
+    return f"{figures}\n  ─► selection; kept tokens {pipeline.positions} their position ids"
+
+
+def _figure(pipeline: Pipeline) -> str:
     budget = pipeline.budget
     keep = f"{budget} tokens" if isinstance(budget, int) else f"{budget:.4g} of the tokens"
-    lines = [f"visual tokens entering layer {pipeline.at.layer}"]
+    carrying = ", with features of the vision encoder" if pipeline.at.features == "vision" else ""
+    lines = [f"visual tokens entering layer {pipeline.at.layer}{carrying}"]
     lines.append(f"  ├─ importance ─► {_told(pipeline.importance)} ─► scores")
     lines.extend(f"  ├─ bias ───────► {_told(bias)} ─► taken from scores" for bias in pipeline.bias)
     if pipeline.graph is not None:
         lines.append(f"  ├─ graph ──────► {_told(pipeline.graph)} ─► who is like whom")
     lines.append(f"  └─ select, keeping {keep}:")
     lines.extend(f"       {step}. {_told(selector)}" for step, selector in enumerate(pipeline.select, 1))
-    lines.append(f"  ─► selection; kept tokens {pipeline.positions} their position ids")
     return "\n".join(lines)
 
 

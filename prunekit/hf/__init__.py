@@ -1,14 +1,14 @@
 """Attaching to transformers models by hooks on one model object, all taken off again; no class is patched.
 
-with attach(model, select, layer=2) as pruning:
+with attach(model, Cut(select, layer=2)) as pruning:
     output = model.generate(**inputs)
 print(pruning.report())
 """
 
 from prunekit.hf.adapters import Family
 from prunekit.hf.attachment import Attachment, Positions, attach
-from prunekit.hf.choose import Select
 from prunekit.hf.clock import first_forward
+from prunekit.hf.cut import Cut, Select
 from prunekit.hf.decoder import find_decoder
 from prunekit.hf.grids import Adapter, GenericAdapter, Grid
 from prunekit.hf.models import LoadedModel, load, prompt_inputs, silence
@@ -18,6 +18,7 @@ from prunekit.hf.report import Report, Saving
 __all__ = [
     "Adapter",
     "Attachment",
+    "Cut",
     "Family",
     "GenericAdapter",
     "Grid",

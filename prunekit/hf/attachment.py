@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Literal
@@ -12,7 +12,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from prunekit.errors import PrunekitError, UnsupportedModel
-from prunekit.hf.choose import Chooser, Select
+from prunekit.hf.choose import Chooser
+from prunekit.hf.cut import Cut
 from prunekit.hf.decoder import Decoder, find_decoder
 from prunekit.hf.grids import Adapter
 from prunekit.hf.hooks import Hooks
@@ -21,7 +22,6 @@ from prunekit.hf.pruning import Pruning
 from prunekit.hf.rotary import Rotary
 from prunekit.hf.shape import Shape
 from prunekit.hf.signals import refuse_unknown
-from prunekit.tokens import Signal
 
 Positions = Literal["keep", "repack"]
 
@@ -31,51 +31,49 @@ _attached: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 def attach(
     model: PreTrainedModel,
-    select: Select,
-    *,
-    layer: int,
-    needs: Collection[Signal] = (),
+    *cuts: Cut,
     positions: Positions = "keep",
     adapters: Sequence[Adapter] = (),
 ) -> Attachment:
     """Prunes the visual tokens of what `model` reads, inside a `with` block.
 
-    In each forward pass with visual tokens, `select` says at the entry of `layer` which of them go on;
+    In each forward pass with visual tokens, each cut says at the entry of its layer which of them go on;
     the others leave the sequence and, from that layer on, the cache. The output keeps its shape, with zeros
     for what was dropped. Text-only passes and rows without visual tokens are left as they are.
 
     With keep-all the model computes exactly what it does without prunekit. Otherwise it computes what it
-    would with the dropped tokens masked from `layer` on, up to rounding.
+    would with the dropped tokens masked from the layer on, up to rounding.
 
-    A pruned cache can be reused for further turns inside the same or a later block with the same `layer`,
+    A pruned cache can be reused for further turns inside the same or a later block with the same layers,
     not outside of one. With `use_cache=False`, `generate` chooses once, from the prompt.
 
     Args:
         model: Any transformers model with an `image_token_id` and a decoder of ordinary layers.
-        select: Called once a prompt.
-        layer: The first decoder layer to run on fewer tokens, from 1 to the number of layers - 1.
-        needs: What `select` wants to find in `TokenBatch.signals`. `TextAttention(layer="same")` costs the
-            query and key projections of one more layer.
-        positions: `keep` leaves each token its rotary position; `repack` closes the gaps from `layer` on, so
+        *cuts: Where tokens leave, and which, by ascending layers.
+        positions: `keep` leaves each token its rotary position; `repack` closes the gaps from each cut on, so
             that the tokens of a row stand at 0, 1, 2, … (Sliding windows go by the old distances either way.)
         adapters: Asked in order for the grid of the visual tokens, before the generic rule.
 
     Raises:
         UnsupportedModel: The model or the settings cannot be pruned; nothing has run yet.
     """
-    refuse_unknown(needs)
+    for cut in cuts:
+        refuse_unknown(cut.needs)
     if positions not in ("keep", "repack"):
         raise UnsupportedModel(f"positions is 'keep' or 'repack'; got {positions!r}.")
-    decoder = find_decoder(model, layer)
+    decoder = find_decoder(model, [cut.layer for cut in cuts])
     rotary = Rotary.of(decoder) if positions == "repack" else None
-    return Attachment(decoder, Chooser(select, needs, adapters, model.config), rotary)
+    return Attachment(decoder, cuts, Chooser(adapters, model.config), rotary)
 
 
 class Attachment:
     """A model and what to prune in it; `with` puts the hooks on and takes them off."""
 
-    def __init__(self, decoder: Decoder, chooser: Chooser, rotary: Rotary | None) -> None:
+    def __init__(
+        self, decoder: Decoder, cuts: Sequence[Cut], chooser: Chooser, rotary: Rotary | None
+    ) -> None:
         self._decoder = decoder
+        self._cuts = cuts
         self._chooser = chooser
         self._rotary = rotary
         self._stack = ExitStack()
@@ -92,12 +90,12 @@ class Attachment:
                 "This model is being pruned already; leave that `with attach(…)` block first."
             )
         shape = Shape.read(module)
-        pruning = Pruning(shape, decoder.layer, decoder.implementation)
+        pruning = Pruning(shape, decoder.cuts, decoder.implementation)
         with ExitStack() as stack:
             _attached.add(module)
             stack.callback(_attached.discard, module)
-            pruner = Pruner(decoder, self._chooser, self._rotary)
-            Hooks(decoder, pruner, pruning).install(stack, frozenset(self._chooser.needs))
+            pruner = Pruner(decoder, self._cuts, self._chooser, self._rotary)
+            Hooks(decoder, self._cuts, pruner, pruning).install(stack)
             self._stack = stack.pop_all()
         return pruning
 

@@ -1,8 +1,8 @@
-"""From a forward pass at the pruning layer to a checked selection of its visual tokens."""
+"""From a forward pass at a cut to a checked selection of its visual tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -12,58 +12,62 @@ from torch import Tensor
 
 from prunekit.errors import TokenError
 from prunekit.hf.adapters import FAMILIES
+from prunekit.hf.cut import Cut
 from prunekit.hf.forward import ForwardPass
 from prunekit.hf.grids import Adapter, GenericAdapter, positions_on
 from prunekit.hf.places import Places
 from prunekit.hf.signals import padding_of
 from prunekit.hf.slots import gather
-from prunekit.tokens import PaddedShare, Selection, Signal, TokenBatch
-
-Select = Callable[[TokenBatch], Selection]
-"""All that an attachment knows of a pipeline."""
+from prunekit.tokens import PaddedShare, Selection, TokenBatch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chooser:
     """Lays the visual tokens of a pass out as a `TokenBatch` and asks which to keep.
 
+    At later cuts the batch still has a place for every visual token of the prompts; those that are gone are
+    absent.
+
     Attributes:
-        select: Says which.
-        needs: The signals it needs.
         adapters: Asked in order for the grids of the visual tokens; then the known families, and the
             generic one last.
         config: The model's configuration.
     """
 
-    select: Select
-    needs: Collection[Signal]
     adapters: Sequence[Adapter]
     config: Any
 
     def __call__(
-        self, forward: ForwardPass, places: Places, states: Float[Tensor, "batch length dim"]
+        self, forward: ForwardPass, cut: Cut, places: Places, states: Float[Tensor, "batch length dim"]
     ) -> Selection:
-        """The selection among the visual tokens of this pass.
+        """The selection among the visual tokens that enter a cut.
+
+        Args:
+            forward: The pass.
+            cut: The cut.
+            places: Where the visual tokens of the prompts stand.
+            states: What enters the cut.
 
         Raises:
             TokenError: The selection does not fit the tokens.
         """
-        tokens = self._tokens(forward, places, states.detach())
-        selection = self.select(tokens).settled()
+        tokens = self._tokens(forward, cut, places, states.detach())
+        selection = cut.select(tokens).settled()
         check(selection, tokens)
         return selection
 
-    def _tokens(self, forward: ForwardPass, places: Places, states: Tensor) -> TokenBatch:
-        pictures = forward.pictures
-        told = self._adapter().grids(pictures.once(places.runs), pictures.inputs, self.config)
-        grids = pictures.repeated(told)
-        signals = dict(forward.signals)
-        if PaddedShare() in self.needs:
-            signals[PaddedShare()] = padding_of(pictures, told, places)
-        features = gather(states, places.index, -2).to(places.index.device)
-        features = features.masked_fill(~places.present[..., None], 0)
-        positions = positions_on(grids, places.counts, places.index.device)
-        return TokenBatch(features, positions, places.present, MappingProxyType(signals))
+    def _tokens(self, forward: ForwardPass, cut: Cut, places: Places, states: Tensor) -> TokenBatch:
+        pictures, left = forward.pictures, forward.stream.places or places
+        if forward.grids is None:
+            forward.grids = self._adapter().grids(pictures.once(places.runs), pictures.inputs, self.config)
+        signals = dict(forward.signals.get(cut.layer, {}))
+        if PaddedShare() in cut.needs:
+            signals[PaddedShare()] = padding_of(pictures, forward.grids, places)
+        features = gather(states, left.index, -2).to(left.index.device)
+        features = features.masked_fill(~left.present[..., None], 0)
+        positions = positions_on(pictures.repeated(forward.grids), places.counts, places.index.device)
+        total = places.present.sum(-1)
+        return TokenBatch(features, positions, left.present, MappingProxyType(signals), total)
 
     def _adapter(self) -> Adapter:
         fitting = (adapter for adapter in (*self.adapters, *FAMILIES) if adapter.fits(self.config))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ class Decoder:
         model: The whole model, whose forward gets `input_ids`.
         module: The language model, which has the layers.
         layers: Its decoder layers.
-        layer: The pruning layer: the first to run on fewer tokens.
+        cuts: The pruning layers, ascending: tokens leave at the entry of each.
         visual_ids: The token ids that stand for visual features.
         implementation: The attention implementation: eager, sdpa or one of the flash kernels.
     """
@@ -37,18 +38,22 @@ class Decoder:
     model: PreTrainedModel
     module: Any
     layers: nn.ModuleList
-    layer: int
+    cuts: tuple[int, ...]
     visual_ids: tuple[int, ...]
     implementation: str
 
     @property
     def pruned(self) -> Iterator[tuple[int, nn.Module]]:
         """The layers that run on fewer tokens, with their numbers."""
-        return ((i, layer) for i, layer in enumerate(self.layers) if i >= self.layer)
+        return ((i, layer) for i, layer in enumerate(self.layers) if i >= self.cuts[0])
+
+    def cut_of(self, layer: int) -> int | None:
+        """The cut that says which tokens a layer runs on; None before the first."""
+        return max((cut for cut in self.cuts if cut <= layer), default=None)
 
 
-def find_decoder(model: nn.Module, layer: int) -> Decoder:
-    """The decoder of a model that can be pruned at the entry of `layer`.
+def find_decoder(model: nn.Module, cuts: Sequence[int]) -> Decoder:
+    """The decoder of a model that can be pruned at the entry of these layers.
 
     Raises:
         UnsupportedModel: It cannot, and why.
@@ -69,8 +74,8 @@ def find_decoder(model: nn.Module, layer: int) -> Decoder:
         raise UnsupportedModel(
             f"{type(model).__name__}.get_decoder() gives a {type(module).__name__} without `layers`."
         )
-    decoder = Decoder(model, module, layers, layer, ids, str(module.config._attn_implementation))
-    _refuse_layer(decoder)
+    decoder = Decoder(model, module, layers, tuple(cuts), ids, str(module.config._attn_implementation))
+    _refuse_cuts(decoder)
     _refuse_parts(decoder)
     _refuse_attention(decoder)
     return decoder
@@ -171,18 +176,17 @@ def _refuse_compiled(model: nn.Module) -> None:
             )
 
 
-def _refuse_layer(decoder: Decoder) -> None:
+def _refuse_cuts(decoder: Decoder) -> None:
     count = len(decoder.layers)
-    if decoder.layer == 0:
-        raise UnsupportedModel(
-            "layer=0 would prune before the language model, which prunekit does not offer yet. "
-            f"Choose a layer from 1 to {count - 1}."
-        )
-    if not 0 < decoder.layer < count:
-        raise UnsupportedModel(
-            f"There is no layer {decoder.layer} to prune at: the language model has {count} layers. "
-            f"Choose one from 1 to {count - 1}."
-        )
+    for layer in decoder.cuts:
+        if not 0 <= layer < count:
+            raise UnsupportedModel(
+                f"There is no layer {layer} to prune at: the language model has {count} layers. "
+                f"Choose one from 0 to {count - 1}."
+            )
+    if not decoder.cuts or any(later <= earlier for earlier, later in pairwise(decoder.cuts)):
+        told = ", ".join(map(str, decoder.cuts)) or "none"
+        raise UnsupportedModel(f"Tokens are pruned at one or more layers, in ascending order; got {told}.")
 
 
 def _refuse_parts(decoder: Decoder) -> None:

@@ -30,17 +30,17 @@ Convention = Literal["exact", "unmasked", "fastv", "fastv-visual"]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """How many tokens a prompt has in the layers before and from the pruning layer on.
+    """How many tokens a prompt has before the first cut and from each cut on.
 
     Attributes:
         text: Tokens that are not visual; padding does not count.
         visual: Visual tokens before pruning.
-        kept: Visual tokens after pruning.
+        kept: Visual tokens after each cut.
     """
 
     text: int
     visual: int
-    kept: int
+    kept: tuple[int, ...]
 
 
 def flops(shape: Shape, text: int, visual: Sequence[int], convention: Convention) -> float:

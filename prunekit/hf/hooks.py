@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,29 +12,30 @@ from torch import Tensor, nn
 
 from prunekit.hf import deepstack
 from prunekit.hf.capture import Tap
+from prunekit.hf.cut import Cut
 from prunekit.hf.decoder import Decoder, refuse_generation
 from prunekit.hf.forward import Arguments, ForwardPass
 from prunekit.hf.pruner import Pruner
 from prunekit.hf.pruning import Pruning
-from prunekit.hf.signals import text_attention
 from prunekit.kernels.attention import Attending
-from prunekit.tokens import Signal, TextAttention
+from prunekit.tokens import TextAttention
 
 
 class Hooks:
     """The hooks of one block, and the forward pass they are in.
 
-    A pass runs: `_begin` (what is there to prune?) → `_see` (attention on the way) → `_before` the pruning
-    layer (which tokens go on?) and each later one → `_lengthen` what the decoder gives → `_end`.
+    A pass runs: `_begin` (what is there to prune?) → `_see` (attention on the way) → `_before` each pruning
+    layer (which tokens go on?) and those after it → `_lengthen` what the decoder gives → `_end`.
     """
 
-    def __init__(self, decoder: Decoder, pruner: Pruner, pruning: Pruning) -> None:
+    def __init__(self, decoder: Decoder, cuts: Sequence[Cut], pruner: Pruner, pruning: Pruning) -> None:
         self._decoder = decoder
+        self._cuts = cuts
         self._pruner = pruner
         self._pruning = pruning
         self._forward: ForwardPass | None = None
 
-    def install(self, stack: ExitStack, needs: frozenset[Signal]) -> None:
+    def install(self, stack: ExitStack) -> None:
         """Puts everything on the model, and on the stack how to take it off."""
         model, module = self._decoder.model, self._decoder.module
         handles = [
@@ -47,15 +48,16 @@ class Hooks:
             handles.append(layer.register_forward_pre_hook(before, with_kwargs=True))
         for handle in handles:
             stack.callback(handle.remove)
-        self._tap(stack, self._decoder.layer - 1, text_attention(needs, "previous"))
-        self._tap(stack, self._decoder.layer, text_attention(needs, "same"))
+        for cut in self._cuts:
+            self._tap(stack, cut, cut.layer - 1, cut.text_attention("previous"))
+            self._tap(stack, cut, cut.layer, cut.text_attention("same"))
         _override(stack, model, "generate", self._generate)
         _override(stack, module, deepstack.METHOD, self._deepstack)
 
-    def _tap(self, stack: ExitStack, number: int, signals: list[TextAttention]) -> None:
+    def _tap(self, stack: ExitStack, cut: Cut, number: int, signals: list[TextAttention]) -> None:
         if signals:
             attention: Any = self._decoder.layers[number].self_attn
-            tap = Tap(attention, functools.partial(self._see, signals))
+            tap = Tap(attention, functools.partial(self._see, cut, signals))
             tap.open()
             stack.callback(tap.close)
 
@@ -70,8 +72,8 @@ class Hooks:
     def _end(self, model: nn.Module, given: tuple[Any, ...], output: object) -> None:
         """Called after an error, too; then there is no output."""
         forward, self._forward = self._forward, None
-        if output is not None and forward is not None and forward.selection is not None:
-            self._pruning.add(forward.selection, self._pruner.end(forward, forward.selection))
+        if output is not None and forward is not None and forward.selections:
+            self._pruning.add(tuple(forward.selections.values()), self._pruner.end(forward))
 
     def _generate(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -91,9 +93,9 @@ class Hooks:
     def _lengthen(self, module: nn.Module, given: tuple[Any, ...], output: Any) -> Any:
         """Puts the last hidden states back at their columns, so that logits and labels keep their shape."""
         plan = self._forward and self._forward.plan
-        if plan is None:
+        if self._forward is None or plan is None:
             return output
-        plan.enter()
+        self._pruner.enter(self._forward)
         if plan.slots is None:
             return output
         states = plan.slots.spread(output[0], plan.length)
@@ -114,8 +116,8 @@ class Hooks:
 
     # On the layers
 
-    def _see(self, signals: list[TextAttention], attending: Attending) -> None:
-        self._pruner.see(self._forward, signals, attending)
+    def _see(self, cut: Cut, signals: list[TextAttention], attending: Attending) -> None:
+        self._pruner.see(self._forward, cut, signals, attending)
 
     def _before(
         self, number: int, layer: nn.Module, given: tuple[Any, ...], named: Arguments
@@ -124,12 +126,15 @@ class Hooks:
         if forward is None:
             return None
         named = _by_name(layer, given, named)
-        if number == self._decoder.layer:
-            forward.plan = self._pruner.plan(forward, layer, named)
-        if forward.plan is None:
+        if number in self._decoder.cuts:
+            self._pruner.cut(forward, number, layer, named)
+        plan = forward.plan
+        if plan is None:
             return None
-        states = forward.plan.states(number, named.pop("hidden_states"))
-        return (states,), forward.plan.arguments(number, named)
+        states = named.pop("hidden_states")
+        if number in forward.plans:
+            states = plan.states(states)
+        return (states,), plan.arguments(number, named)
 
 
 def _by_name(module: nn.Module, given: tuple[Any, ...], named: Arguments) -> Arguments:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,34 +14,59 @@ from torch import Tensor
 from transformers import Cache
 
 from prunekit.errors import PrunekitError
-from prunekit.hf.masks import Keys
+from prunekit.hf.masks import Keys, all_columns
 
 NAME = "_prunekit_ledger"
 
 
-class Ledger:
-    """For each slot of the pruned layers, the column of its token in the sequence the model believes in.
-
-    The layers before the pruning one hold the whole sequence, so everything that asks for the length of
-    the cache's first layer (generate, position ids) is right as it is. The ledger lives on the cache and
-    goes wherever it goes: through several calls of `generate`, into a copy, out with the garbage. What
-    rearranges the cache is overridden on that instance, to rearrange the ledger with it; so is what
-    tells the sizes of masks, which the model is to build for the unpruned sequence in every layer.
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """What the layers from one cut to the next hold.
 
     Attributes:
-        layer: The pruning layer, the first with fewer tokens.
-        keys: What the pruned layers hold.
+        keys: For each of their slots the column of its token in the sequence the model believes in.
         shift: How many positions the next token of each row moves back when positions are repacked.
-        dropped: How many columns fewer than the first layer the pruned layers hold.
+        dropped: How many columns fewer they hold than the model believes.
     """
 
-    def __init__(
-        self, cache: Cache, layer: int, keys: Keys, shift: Int[Tensor, "batch 1"], dropped: int
-    ) -> None:
-        self.layer = layer
-        self.keys = keys
-        self.shift = shift
-        self.dropped = dropped
+    keys: Keys
+    shift: Int[Tensor, "batch 1"]
+    dropped: int
+
+    @classmethod
+    def everything(cls, batch: int, length: int, device: torch.device) -> Held:
+        """What layers hold of which nothing was dropped."""
+        shift = torch.zeros(batch, 1, dtype=torch.long, device=device)
+        return cls(all_columns(batch, 0, length, device), shift, 0)
+
+    def rows(self, rows: Int[Tensor, " rows"]) -> Held:
+        """The same of these rows."""
+        rows = rows.to(self.shift.device)
+        keys = Keys(self.keys.index[rows], self.keys.valid[rows], self.keys.full)
+        return Held(keys, self.shift[rows], self.dropped)
+
+    def without_last(self, count: int) -> Held:
+        """The same without the newest tokens."""
+        left = self.keys.index.shape[1] - count
+        keys = Keys(self.keys.index[:, :left], self.keys.valid[:, :left], self.keys.full)
+        return Held(keys, self.shift, self.dropped)
+
+
+class Ledger:
+    """What the pruned layers hold, from each cut to the next.
+
+    The model goes on to believe in the whole sequence: whatever asks the cache for its length (generate,
+    position ids) or for the sizes of masks is told as if nothing had been dropped. The ledger lives on the
+    cache and goes wherever it goes: through several calls of `generate`, into a copy, out with the garbage.
+    What rearranges the cache is overridden on that instance, to rearrange the ledger with it; so is what
+    tells lengths and sizes.
+
+    Attributes:
+        held: For each cut what the layers from it on hold, ascending.
+    """
+
+    def __init__(self, cache: Cache, held: dict[int, Held]) -> None:
+        self.held = held
         # A strong reference would close a circle and keep the memory of a dead cache until the next
         # garbage collection.
         self._cache = weakref.ref(cache)
@@ -52,30 +79,27 @@ class Ledger:
         """The ledger of a cache; None where nothing was ever dropped from it."""
         return None if cache is None else cache.__dict__.get(NAME)
 
-    def check(self, layer: int, past: int) -> None:
+    def check(self, cuts: Sequence[int], past: int) -> None:
         """Refuses to go on with a cache that this ledger does not describe.
 
         Args:
-            layer: The pruning layer of the block that wants to.
-            past: The length of the cache's first layer.
+            cuts: The pruning layers of the block that wants to.
+            past: The length that the cache tells.
 
         Raises:
-            PrunekitError: Another pruning layer, or tokens that came in unseen.
+            PrunekitError: Other pruning layers, or tokens that came in unseen.
         """
-        if self.layer != layer:
+        if tuple(self.held) != tuple(cuts):
+            here, there = (", ".join(map(str, layers)) for layers in (self.held, cuts))
             raise PrunekitError(
-                f"This cache was pruned at layer {self.layer} and cannot go on at layer {layer}: its layers "
-                "would hold different tokens. Attach with the same layer, or start with a new cache."
+                f"This cache was pruned at layer {here} and cannot go on at layer {there}: its layers would "
+                "hold different tokens. Attach with the same layers, or start with a new cache."
             )
-        if self.keys.index.shape[1] + self.dropped != past:
+        if any(held.keys.index.shape[1] + held.dropped != past for held in self.held.values()):
             raise PrunekitError(
                 "This pruned cache was changed outside of a `with attach(…)` block, or by a forward pass "
                 "that failed half way. Start with a new cache."
             )
-
-    def write(self, keys: Keys, shift: Int[Tensor, "batch 1"], dropped: int) -> None:
-        """Enters what a forward pass adds: all keys the pruned layers hold after it."""
-        self.keys, self.shift, self.dropped = keys, shift, dropped
 
     def reorder_cache(self, beam_idx: Int[Tensor, " batch"]) -> None:
         """Follows the beams, then lets the cache do so."""
@@ -89,8 +113,8 @@ class Ledger:
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeats each row, here and in the cache."""
-        rows = torch.arange(self.shift.shape[0], device=self.shift.device)
-        self._rows(rows.repeat_interleave(repeats))
+        count = len(next(iter(self.held.values())).shift)
+        self._rows(torch.arange(count).repeat_interleave(repeats))
         self._call("batch_repeat_interleave", repeats)
 
     def crop(self, tokens_to_remove: int) -> None:
@@ -102,18 +126,18 @@ class Ledger:
         Raises:
             PrunekitError: Tokens were dropped from the stretch to take back.
         """
-        length = self._call("get_seq_length")
+        length = self.get_seq_length()
         count = -tokens_to_remove if tokens_to_remove <= 0 else max(length - tokens_to_remove, 0)
         if count:
-            tail = torch.arange(length - count, length, device=self.keys.index.device)
-            newest = self.keys.last(count)
-            if newest.index.shape[1] < count or not bool((newest.index == tail).all()):
-                raise PrunekitError(
-                    f"Cannot crop the last {count} tokens of this cache: visual tokens among them were "
-                    "dropped in some layers. Crop no further back than the newest pruned prompt."
-                )
-            left = self.keys.index.shape[1] - count
-            self.keys = Keys(self.keys.index[:, :left], self.keys.valid[:, :left], self.keys.full)
+            tail = torch.arange(length - count, length)
+            for held in self.held.values():
+                newest = held.keys.last(count).index.cpu()
+                if newest.shape[1] < count or not bool((newest == tail).all()):
+                    raise PrunekitError(
+                        f"Cannot crop the last {count} tokens of this cache: visual tokens among them were "
+                        "dropped in some layers. Crop no further back than the newest pruned prompt."
+                    )
+            self.held = {cut: held.without_last(count) for cut, held in self.held.items()}
         self._call("crop", -count)
 
     def reset(self) -> None:
@@ -132,9 +156,9 @@ class Ledger:
         length, offset = self._call("get_mask_sizes", query_length, layer_idx)
         return length + self._missing(layer_idx), offset
 
-    def get_query_offset(self, layer_idx: int = 0) -> int:
-        """The place of the next token as if nothing had been dropped."""
-        return self._call("get_query_offset", layer_idx) + self._missing(layer_idx)
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """The length of a layer as if nothing had been dropped; where the next query stands follows it."""
+        return self._call("get_seq_length", layer_idx) + self._missing(layer_idx)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Ledger:
         """A ledger for the copy of the cache, which is in the making."""
@@ -143,12 +167,10 @@ class Ledger:
         return twin
 
     def _missing(self, layer: int) -> int:
-        return self.dropped if layer >= self.layer else 0
+        return next((held.dropped for cut, held in reversed(self.held.items()) if cut <= layer), 0)
 
     def _rows(self, rows: Int[Tensor, " rows"]) -> None:
-        rows = rows.to(self.keys.index.device)
-        self.keys = Keys(self.keys.index[rows], self.keys.valid[rows], self.keys.full)
-        self.shift = self.shift[rows]
+        self.held = {cut: held.rows(rows) for cut, held in self.held.items()}
 
     def _owner(self) -> Cache:
         cache = self._cache()
@@ -171,6 +193,6 @@ class Ledger:
             "crop",
             "reset",
             "get_mask_sizes",
-            "get_query_offset",
+            "get_seq_length",
         )
         return [name for name in names if hasattr(type(cache), name)]

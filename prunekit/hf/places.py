@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
+
+from prunekit.hf.slots import Slots
 
 ID_NAMES = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
 
@@ -56,6 +58,16 @@ class Places:
     def counts(self) -> tuple[int, ...]:
         """How many visual tokens each row has."""
         return tuple(sum(row) for row in self.runs)
+
+    def within(self, slots: Slots, length: int) -> Places:
+        """The places of the same tokens among those that go on; absent where they do not.
+
+        Args:
+            slots: Which columns go on.
+            length: How many columns there are.
+        """
+        gone = ~slots.marks(length).gather(1, self.index)
+        return replace(self, index=slots.slots_of(self.index, length), present=self.present & ~gone)
 
     def pick(self, values: Shaped[Tensor, "batch ... length"]) -> Shaped[Tensor, "batch ... tokens"]:
         """Of values along the columns, those of the visual tokens; 0 where padded."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,18 +13,19 @@ from prunekit.errors import PrunekitError, UnsupportedModel
 from prunekit.hf.capture import Captured
 from prunekit.hf.choose import Chooser
 from prunekit.hf.clock import now
+from prunekit.hf.cut import Cut
 from prunekit.hf.decoder import Decoder, refuse_cache, refuse_changes, refuse_inputs
 from prunekit.hf.flops import Prompt
-from prunekit.hf.forward import Arguments, ForwardPass, Keep, Plan
+from prunekit.hf.forward import Arguments, ForwardPass, Keep
 from prunekit.hf.glance import Glance
-from prunekit.hf.ledger import Ledger
-from prunekit.hf.places import Places
+from prunekit.hf.ledger import Held, Ledger
+from prunekit.hf.plan import Plan
 from prunekit.hf.report import Prefill
 from prunekit.hf.rotary import Rotary
-from prunekit.hf.signals import attention_to_visual, prompt_queries, text_attention
+from prunekit.hf.signals import attention_to_visual, prompt_queries
 from prunekit.hf.slots import Slots
 from prunekit.kernels.attention import Attending
-from prunekit.tokens import Selection, TextAttention
+from prunekit.tokens import TextAttention
 
 
 class Pruner:
@@ -36,13 +36,16 @@ class Pruner:
             a cache; then what it keeps of its prompt is decided in its first pass.
     """
 
-    def __init__(self, decoder: Decoder, chooser: Chooser, rotary: Rotary | None) -> None:
+    def __init__(
+        self, decoder: Decoder, cuts: Sequence[Cut], chooser: Chooser, rotary: Rotary | None
+    ) -> None:
         self.asked: Mapping[str, Any] | None = None
         self._decoder = decoder
+        self._cuts = {cut.layer: cut for cut in cuts}
         self._chooser = chooser
         self._rotary = rotary
-        self._probing = False
-        self._frozen: Keep | None = None
+        self._probing: Cut | None = None
+        self._frozen: dict[int, Keep] = {}
 
     def begin(self, inputs: Mapping[str, Any]) -> ForwardPass:
         """The pass that these arguments of the model's forward begin.
@@ -52,106 +55,135 @@ class Pruner:
         """
         refuse_changes(self._decoder)
         refuse_inputs(inputs)
-        forward = ForwardPass.beginning(inputs, self._decoder.visual_ids, self.asked)
+        forward = ForwardPass.beginning(
+            inputs, self._decoder.visual_ids, self.asked, choosing=not self._frozen
+        )
         ledger = Ledger.of(inputs.get("past_key_values"))
         if ledger is not None:
-            ledger.check(self._decoder.layer, forward.past)
-        if self._frozen is not None:
-            forward.places = None
+            ledger.check(self._decoder.cuts, forward.past)
         if forward.places is not None:
             forward.started = now(forward.real.device)
         return forward
 
     def see(
-        self, forward: ForwardPass | None, signals: Sequence[TextAttention], attending: Attending
+        self,
+        forward: ForwardPass | None,
+        cut: Cut,
+        signals: Sequence[TextAttention],
+        attending: Attending,
     ) -> None:
-        """Notes the attention of a tapped layer, if this is the pass and the moment for it.
+        """Notes the attention of a layer tapped for a cut, if this is the pass and the moment for it.
 
         Raises:
             Captured: The layer was run for this only.
         """
-        if forward is None or forward.places is None:
+        moment = cut if signals[0].layer == "same" else None
+        places = forward and forward.stream.places
+        if forward is None or places is None or self._probing is not moment:
             return
-        if signals[0].layer == "same" and not self._probing:
-            return
+        seen = forward.signals.setdefault(cut.layer, {})
         with torch.no_grad():
             for signal in signals:
-                forward.signals[signal] = attention_to_visual(signal, attending, forward, forward.places)
-        if self._probing:
+                seen[signal] = attention_to_visual(signal, attending, forward.stream, places)
+        if self._probing is cut:
             raise Captured
 
-    def plan(self, forward: ForwardPass, layer: nn.Module, named: Arguments) -> Plan | None:
-        """What the pruned layers are given in this pass; None where that is what they are given anyway.
+    def cut(self, forward: ForwardPass, number: int, layer: nn.Module, named: Arguments) -> None:
+        """Decides what goes on into a pruning layer, and what the layers from it on are given.
 
         Args:
-            forward: The pass.
+            forward: The pass, which gets the plan.
+            number: The pruning layer's.
             layer: The pruning layer, which is about to run.
             named: Its arguments.
         """
-        cache: Cache | None = named.get("past_key_values")
+        cut, cache = self._cuts[number], named.get("past_key_values")
         refuse_cache(cache)
-        following = functools.partial(Plan.following, forward, self._decoder, cache, self._rotary)
-        if forward.places is not None and text_attention(self._chooser.needs, "same"):
-            self._probe(layer, named, following)
-        keep = self._keep(forward, named["hidden_states"], cache)
+        if forward.places is not None and cut.text_attention("same"):
+            self._probe(forward, cut, layer, named)
+        keep = self._keep(forward, cut, named["hidden_states"], cache)
         slots = None if keep is None else Slots.keeping(keep, forward.real)
-        if slots is None and Ledger.of(cache) is None:
-            return None
-        return following(slots=slots, keep=keep)
+        if slots is None and not forward.plans and Ledger.of(cache) is None:
+            return
+        forward.plans[number] = self._plan(forward, cut, cache, slots, keep)
+        if slots is not None and keep is not None:
+            forward.narrow(slots, keep)
 
-    def end(self, forward: ForwardPass, selection: Selection) -> Prefill:
+    def enter(self, forward: ForwardPass) -> None:
+        """Enters a pass that went well in the ledger of its cache."""
+        cache = forward.plan and forward.plan.cache
+        if cache is None:
+            return
+        everything = Held.everything(forward.batch, forward.past + forward.length, forward.real.device)
+        held = {
+            cut: forward.plans[cut].held if cut in forward.plans else everything for cut in self._decoder.cuts
+        }
+        ledger = Ledger.of(cache)
+        if ledger is None:
+            Ledger(cache, held)
+        else:
+            ledger.held = held
+
+    def end(self, forward: ForwardPass) -> Prefill:
         """The facts of a pass that is done, for the report."""
         prefill_ms = 1e3 * (now(forward.real.device) - forward.started)
-        counts = torch.stack([forward.real.sum(1), forward.visual.sum(1), selection.kept.sum(1)], 1)
-        prompts = (Prompt(real - visual, visual, kept) for real, visual, kept in counts.tolist())
+        kept = [selection.kept.sum(1) for selection in forward.selections.values()]
+        counts = torch.stack([forward.real.sum(1), forward.visual.sum(1), *kept], 1)
+        prompts = (Prompt(real - visual, visual, tuple(rest)) for real, visual, *rest in counts.tolist())
         return Prefill(tuple(prompts), forward.select_ms, prefill_ms)
 
     def forget(self) -> None:
         """Lets go of what was decided for a call of `generate`."""
-        self.asked = self._frozen = None
+        self.asked, self._frozen = None, {}
 
-    def _probe(self, layer: nn.Module, named: Arguments, following: Callable[[], Plan]) -> None:
-        """Runs the pruning layer on everything, up to its attention, and leaves no trace in the cache."""
+    def _plan(
+        self, forward: ForwardPass, cut: Cut, cache: Cache | None, slots: Slots | None, keep: Keep | None
+    ) -> Plan:
+        return Plan.following(
+            forward, cut.layer, slots, keep, decoder=self._decoder, cache=cache, rotary=self._rotary
+        )
+
+    def _probe(self, forward: ForwardPass, cut: Cut, layer: nn.Module, named: Arguments) -> None:
+        """Runs the pruning layer on all that enters it, up to its attention; leaves no trace in the cache."""
         cache: Cache | None = named.get("past_key_values")
-        if Ledger.of(cache) is not None:
-            named = following().arguments(self._decoder.layer, named)
+        stream = forward.stream
+        if stream.slots is not None or Ledger.of(cache) is not None:
+            plan = self._plan(forward, cut, cache, stream.slots, stream.keep)
+            named = plan.arguments(cut.layer, named)
         if cache is not None:
             named = {**named, "past_key_values": Glance(cache)}
-        self._probing = True
+        self._probing = cut
         try:
             with torch.no_grad():
                 layer.forward(**named)
         except Captured:
             return
         finally:
-            self._probing = False
+            self._probing = None
 
-    def _keep(self, forward: ForwardPass, states: Tensor, cache: Cache | None) -> Keep | None:
+    def _keep(self, forward: ForwardPass, cut: Cut, states: Tensor, cache: Cache | None) -> Keep | None:
         """Which of the new columns go on; None for all of them."""
-        if self._frozen is not None:
-            later = forward.length - self._frozen.shape[1]
-            return torch.nn.functional.pad(self._frozen, (0, later), value=True)
+        frozen = self._frozen.get(cut.layer)
+        if frozen is not None:
+            later = forward.length - frozen.shape[1]
+            return torch.nn.functional.pad(frozen, (0, later), value=True)
         if forward.places is None:
             return None
-        keep = self._choose(forward, forward.places, states)
-        if self.asked is not None and cache is None:
-            self._frozen = keep
-        return keep
-
-    def _choose(self, forward: ForwardPass, places: Places, states: Tensor) -> Keep:
-        _refuse_unseen(forward, self._chooser)
+        _refuse_unseen(forward, cut)
         start = now(states.device)
-        selection = self._chooser(forward, places, states)
-        forward.selection = selection
-        forward.select_ms = 1e3 * (now(states.device) - start)
-        keep = ~forward.visual | places.mark(selection.kept, forward.length)
+        selection = self._chooser(forward, cut, forward.places, states)
+        forward.selections[cut.layer] = selection
+        forward.select_ms += 1e3 * (now(states.device) - start)
+        keep = ~forward.visual | forward.places.mark(selection.kept, forward.length)
         _refuse_headless(keep, forward)
+        if self.asked is not None and cache is None:
+            self._frozen[cut.layer] = keep
         return keep
 
 
-def _refuse_unseen(forward: ForwardPass, chooser: Chooser) -> None:
-    for need in chooser.needs:
-        if isinstance(need, TextAttention) and need not in forward.signals:
+def _refuse_unseen(forward: ForwardPass, cut: Cut) -> None:
+    for need in cut.needs:
+        if isinstance(need, TextAttention) and need not in forward.signals.get(cut.layer, {}):
             raise UnsupportedModel(
                 f"The attention that {need} asks for did not pass through transformers' attention "
                 "interface. Use a pipeline without TextAttention for this model."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from prunekit.errors import PrunekitError
 from prunekit.hf.report import Prefill, Report, report
@@ -19,28 +19,31 @@ class Pruning:
 
     Attributes:
         shape: The sizes of the decoder.
-        layer: The pruning layer.
+        cuts: The pruning layers.
         attention: The attention implementation.
-        selections: One for each pruned prompt, newest last; only the newest 1024 are remembered,
+        selections: What is left of each pruned prompt, newest last; only the newest 1024 are remembered,
             and only the newest holds on to its graph, and so to hidden states.
+        by_cut: What the newest prompt was left with by each cut, the last of them being its selection.
         prompts: How many prompts were pruned.
         newest: The facts of the newest, for the report.
     """
 
     shape: Shape
-    layer: int
+    cuts: tuple[int, ...]
     attention: str
     selections: list[Selection] = field(default_factory=list[Selection])
+    by_cut: tuple[Selection, ...] = ()
     prompts: int = 0
     newest: Prefill | None = None
 
-    def add(self, selection: Selection, facts: Prefill) -> None:
+    def add(self, by_cut: tuple[Selection, ...], facts: Prefill) -> None:
         """Remembers a pruned prompt."""
         self.prompts += 1
         self.newest = facts
         if self.selections:
             self.selections[-1] = self.selections[-1].without_graph()
-        self.selections.append(selection)
+        self.by_cut = by_cut
+        self.selections.append(replace(by_cut[-1], present=by_cut[0].present))
         del self.selections[:-HISTORY]
 
     def report(self) -> Report:
@@ -53,4 +56,4 @@ class Pruning:
             raise PrunekitError(
                 "Nothing to report yet: no prompt with visual tokens went through the model in this block."
             )
-        return report(self.shape, self.layer, self.attention, self.prompts, self.newest)
+        return report(self.shape, self.cuts, self.attention, self.prompts, self.newest)

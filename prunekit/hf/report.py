@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -39,12 +39,13 @@ class Report:
     Costs are of the prompt alone: attention to earlier turns in the cache is not counted.
 
     Attributes:
-        layer: The pruning layer, the first to run on fewer tokens.
+        cuts: The pruning layers, each the first to run on fewer tokens.
         layers: How many the language model has.
         attention: The attention implementation.
         prompts: How many prompts were pruned in this block; what follows is of the newest.
         visual_before: Visual tokens of each sample.
-        visual_after: Those kept.
+        visual_after: Those kept in the end.
+        visual_by_cut: Those kept by each cut, of each sample.
         text: The other tokens of each sample, padding not counted.
         flops: Operations for reading the batch, by convention (see `prunekit.hf.flops.Convention`).
         cache_bytes: Bytes of keys and values of the batch, padding not counted.
@@ -53,12 +54,13 @@ class Report:
             where the forward runs it; `generate` of newer transformers runs it before.
     """
 
-    layer: int
+    cuts: tuple[int, ...]
     layers: int
     attention: str
     prompts: int
     visual_before: tuple[int, ...]
     visual_after: tuple[int, ...]
+    visual_by_cut: tuple[tuple[int, ...], ...]
     text: tuple[int, ...]
     flops: dict[Convention, Saving]
     cache_bytes: Saving
@@ -74,10 +76,12 @@ class Report:
         return plain
 
     def __str__(self) -> str:
-        before, after = sum(self.visual_before), sum(self.visual_after)
+        counts = (self.visual_before, *self.visual_by_cut)
+        cuts = f"layer{'s' * (len(self.cuts) > 1)} {', '.join(map(str, self.cuts))} of {self.layers}"
+        each = ", ".join(_steps(sample) for sample in zip(*counts, strict=True))
         rows = [
-            ("pruned at the entry of", f"layer {self.layer} of {self.layers}, {self.attention} attention"),
-            ("visual tokens", f"{before} → {after} ({_each(self.visual_before, self.visual_after)})"),
+            ("pruned at the entry of", f"{cuts}, {self.attention} attention"),
+            ("visual tokens", f"{_steps([sum(samples) for samples in counts])} ({each})"),
             *((f"FLOPs ({name})", _saving(cost, _count)) for name, cost in self.flops.items()),
             ("KV cache", _saving(self.cache_bytes, _bytes)),
             ("choosing", f"{self.select_ms:.2f} ms"),
@@ -102,10 +106,10 @@ class Prefill:
     prefill_ms: float
 
 
-def report(shape: Shape, layer: int, attention: str, count: int, newest: Prefill) -> Report:
+def report(shape: Shape, cuts: tuple[int, ...], attention: str, count: int, newest: Prefill) -> Report:
     """The report of the newest of `count` pruned prompts."""
     prompts, depth = newest.prompts, len(shape.layers)
-    pruned = [Schedule((layer,), (each.kept,)).tokens(each.visual, depth) for each in prompts]
+    pruned = [Schedule(cuts, each.kept).tokens(each.visual, depth) for each in prompts]
 
     def total(cost: Callable[[int, Counts], float]) -> Saving:
         before = (cost(each.text, (each.visual,) * depth) for each in prompts)
@@ -113,12 +117,13 @@ def report(shape: Shape, layer: int, attention: str, count: int, newest: Prefill
         return Saving(float(sum(before)), float(sum(after)))
 
     return Report(
-        layer=layer,
+        cuts=cuts,
         layers=depth,
         attention=attention,
         prompts=count,
         visual_before=tuple(prompt.visual for prompt in prompts),
-        visual_after=tuple(prompt.kept for prompt in prompts),
+        visual_after=tuple(prompt.kept[-1] for prompt in prompts),
+        visual_by_cut=tuple(zip(*(prompt.kept for prompt in prompts), strict=True)),
         text=tuple(prompt.text for prompt in prompts),
         flops={name: total(partial(flops, shape, convention=name)) for name in _CONVENTIONS},
         cache_bytes=total(partial(cache_bytes, shape)),
@@ -127,8 +132,8 @@ def report(shape: Shape, layer: int, attention: str, count: int, newest: Prefill
     )
 
 
-def _each(before: tuple[int, ...], after: tuple[int, ...]) -> str:
-    return ", ".join(f"{a} → {b}" for a, b in zip(before, after, strict=True))
+def _steps(counts: Sequence[int]) -> str:
+    return " → ".join(map(str, counts))
 
 
 def _saving(cost: Saving, show: Any) -> str:

@@ -10,18 +10,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from prunekit.errors import PrunekitError, UnsupportedModel
-from prunekit.hf.forward import ForwardPass
+from prunekit.hf.forward import Stream
 from prunekit.hf.grids import Grid, plane_grids
 from prunekit.hf.padding import padded_shares
 from prunekit.hf.pictures import Pictures
 from prunekit.hf.places import Places
 from prunekit.kernels.attention import Attending, mean_attention
 from prunekit.tokens import PaddedShare, Signal, TextAttention
-
-
-def text_attention(needs: Collection[Signal], layer: Literal["previous", "same"]) -> list[TextAttention]:
-    """The attention signals among the needs that are seen in this layer."""
-    return [need for need in needs if isinstance(need, TextAttention) and need.layer == layer]
 
 
 def refuse_unknown(needs: Collection[Signal]) -> None:
@@ -39,17 +34,23 @@ def refuse_unknown(needs: Collection[Signal]) -> None:
 
 
 def attention_to_visual(
-    signal: TextAttention, attending: Attending, forward: ForwardPass, places: Places
+    signal: TextAttention, attending: Attending, stream: Stream, places: Places
 ) -> Float[Tensor, "batch heads tokens"]:
-    """The attention that the prompt's text pays to each visual token, in [0, 1]; 0 where padded.
+    """The attention that the prompt's text pays to each visual token, in [0, 1]; 0 where there is none.
+
+    Args:
+        signal: Which text, and how.
+        attending: What the attention module computes.
+        stream: The tokens it computes it for.
+        places: Where the visual ones stand among them.
 
     Raises:
         PrunekitError: The attention is not finite.
     """
-    queries, counted = prompt_queries(signal.query, forward.visual, forward.real)
+    queries, counted = prompt_queries(signal.query, stream.visual, stream.real)
     device = attending.query.device
     mean = mean_attention(attending, queries.to(device), counted.to(device))
-    values = places.pick(mean[..., -forward.length :].to(queries.device))
+    values = places.pick(mean[..., -stream.length :].to(queries.device))
     if not bool(values.isfinite().all()):
         raise PrunekitError(
             f"The model's attention is not finite, so {signal} says nothing. Its activations overflow: "

@@ -47,6 +47,22 @@ class Slots:
         source = dropped_first[:, keep.shape[1] - slots :]
         return cls(source, keep.gather(1, source), full)
 
+    def pick(self, marks: Bool[Tensor, "batch length"]) -> Bool[Tensor, "batch slots"]:
+        """Of marks on the columns those on the slots; False where a slot has no token of its own."""
+        return gather(marks, self.source, -1) & self.valid.to(marks.device)
+
+    def marks(self, length: int) -> Bool[Tensor, "batch length"]:
+        """The columns that go on."""
+        nothing = self.valid.new_zeros(len(self.valid), length)
+        return nothing.scatter(1, self.source, self.valid)
+
+    def slots_of(self, columns: Int[Tensor, "batch picked"], length: int) -> Int[Tensor, "batch picked"]:
+        """The slot in which each of these columns stands; 0 for one that does not go on."""
+        batch, slots = self.source.shape
+        own = torch.arange(slots, device=self.source.device).expand(batch, -1)
+        where = self.source.new_zeros(batch, length).scatter(1, self.source, own)
+        return where.gather(1, columns.to(where.device))
+
     def spread(
         self, values: Shaped[Tensor, "batch slots dim"], length: int
     ) -> Shaped[Tensor, "batch length dim"]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
 
 from prunekit import TokenBatch
-from prunekit.hf import GenericAdapter, Grid, attach
+from prunekit.hf import Cut, GenericAdapter, Grid, attach
 from prunekit.hf.adapters import FAMILIES, Family
 from prunekit.hf.grids import Picture, _warn, deal, positions_on
 from prunekit.hf.places import Places
@@ -38,7 +38,11 @@ def adapted(case: Case, **more: Any) -> TokenBatch:
         return keep_all(tokens)
 
     _warn.cache_clear()
-    with warnings.catch_warnings(), torch.no_grad(), attach(case.model, look, layer=2, adapters=FAMILIES):
+    with (
+        warnings.catch_warnings(),
+        torch.no_grad(),
+        attach(case.model, Cut(look, layer=2), adapters=FAMILIES),
+    ):
         warnings.filterwarnings("error", "prunekit guesses")
         case.model.generate(**case.inputs, **more) if more else case.model(**case.inputs)
     return seen[0]

@@ -13,7 +13,7 @@ from masked import dropped_columns, masked
 from torch import Tensor
 
 from prunekit import TextAttention
-from prunekit.hf import attach
+from prunekit.hf import Cut, attach
 
 IMPLEMENTATIONS = pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 
@@ -33,7 +33,7 @@ def said(mask: Tensor, ids: Tensor, **more: Any) -> dict[str, Any]:
 def test_cropping_takes_back_what_was_said_since(case: Case) -> None:
     right, wrong = torch.tensor([[31, 32], [33, 34]]), torch.tensor([[41, 42, 43], [44, 45, 46]])
     mask = case.inputs["attention_mask"]
-    with torch.no_grad(), attach(case.model, every(3), layer=2):
+    with torch.no_grad(), attach(case.model, Cut(every(3), layer=2)):
         plain = case.model(**case.inputs).past_key_values
         expected = case.model(**said(mask, right, past_key_values=plain)).logits
         cropped = case.model(**case.inputs).past_key_values
@@ -47,7 +47,7 @@ def test_repeating_and_selecting_rows(case: Case, implementation: str) -> None:
     case = llava(implementation, [[16, 16], [16]])
     ids = torch.tensor([[31, 32], [33, 34]])
     mask = case.inputs["attention_mask"]
-    with torch.no_grad(), attach(case.model, every(3), layer=2, positions="repack"):
+    with torch.no_grad(), attach(case.model, Cut(every(3), layer=2), positions="repack"):
         plain = case.model(**case.inputs).past_key_values
         expected = case.model(**said(mask, ids, past_key_values=plain)).logits
         doubled = case.model(**case.inputs).past_key_values
@@ -58,7 +58,7 @@ def test_repeating_and_selecting_rows(case: Case, implementation: str) -> None:
 
 
 def test_an_emptied_cache_is_like_new(case: Case) -> None:
-    with torch.no_grad(), attach(case.model, every(3), layer=2):
+    with torch.no_grad(), attach(case.model, Cut(every(3), layer=2)):
         out = case.model(**case.inputs)
         cache = out.past_key_values
         cache.reset()
@@ -70,7 +70,7 @@ def test_an_emptied_cache_is_like_new(case: Case) -> None:
 
 def test_a_cache_made_without_a_config(case: Case) -> None:
     settings = {"max_new_tokens": 4, "do_sample": False}
-    with torch.no_grad(), attach(case.model, every(3), layer=2):
+    with torch.no_grad(), attach(case.model, Cut(every(3), layer=2)):
         given = case.model.generate(**case.inputs, past_key_values=hf.DynamicCache(), **settings)
         assert torch.equal(given, case.model.generate(**case.inputs, **settings))
 
@@ -83,7 +83,7 @@ def test_an_image_after_a_turn_of_words(implementation: str, layer: int) -> None
     mask = case.inputs["attention_mask"]
     ids = torch.tensor([[31, *[IMAGE] * 16, 32, 33], [34, *[IMAGE] * 16, 35, 36]])
     pixels = noise(2, 3, 32, 32)
-    with torch.no_grad(), attach(case.model, top(0.3, need), layer=layer, needs=[need]) as pruning:
+    with torch.no_grad(), attach(case.model, Cut(top(0.3, need), layer=layer, needs=[need])) as pruning:
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         cache = case.model(**case.inputs, position_ids=positions).past_key_values
         pruned = case.model(**said(mask, ids, past_key_values=cache, pixel_values=pixels)).logits
@@ -109,7 +109,7 @@ def test_sliding_layers_outrun_by_the_answer() -> None:
         "return_dict_in_generate": True,
     }
     with torch.no_grad():
-        with attach(case.model, top(0.3), layer=2) as pruning:
+        with attach(case.model, Cut(top(0.3), layer=2)) as pruning:
             pruned = case.model.generate(**case.inputs, **settings)
         dropped = dropped_columns(case.inputs["input_ids"], pruning.selections[0].kept)
         with masked(case.model, dropped, 2) as reference:
@@ -120,7 +120,7 @@ def test_sliding_layers_outrun_by_the_answer() -> None:
 
 def test_other_forms_of_output(case: Case) -> None:
     length = case.inputs["input_ids"].shape[1]
-    with torch.no_grad(), attach(case.model, every(4), layer=2):
+    with torch.no_grad(), attach(case.model, Cut(every(4), layer=2)):
         out = case.model(**case.inputs, output_hidden_states=True)
         assert torch.equal(case.model(**case.inputs, return_dict=False)[0], out.logits)
         with torch.inference_mode():
@@ -138,7 +138,7 @@ def test_gradients_reach_what_was_kept(case: Case) -> None:
     for select in (keep_all, every(2)):
         case.model.zero_grad()
         need = TextAttention(layer="same")
-        with attach(case.model, select, layer=2, needs=[need]):
+        with attach(case.model, Cut(select, layer=2, needs=[need])):
             loss = case.model(**case.inputs, labels=labels).loss
             loss.backward()
         losses.append(loss.item())

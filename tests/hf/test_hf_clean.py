@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 from choosing import every, keep_all
-from families import FAMILIES, Case, llava
+from families import FAMILIES, LAYERS, Case, llava
 from leftovers import marks
 
 from prunekit import PrunekitError, TextAttention, TokenBatch, UnsupportedModel
-from prunekit.hf import attach
+from prunekit.hf import Cut, attach
 
 NEEDS = [TextAttention(), TextAttention(query="mean", layer="same")]
 
@@ -37,7 +37,7 @@ def test_nothing_is_left_after_a_block(family: str) -> None:
     with torch.no_grad():
         before = case.model(**case.inputs).logits
         untouched = marks(case.model)
-        with attach(case.model, every(2), layer=1, needs=NEEDS):
+        with attach(case.model, Cut(every(2), layer=1, needs=NEEDS)):
             assert marks(case.model) != untouched
             case.model.generate(**case.inputs, max_new_tokens=2)
         assert _but_rope(marks(case.model)) == _but_rope(untouched)
@@ -53,13 +53,13 @@ def _but_rope(found: list[Any]) -> list[Any]:
 
 
 def _error_inside(model: Any, inputs: dict[str, Any]) -> None:
-    with attach(model, every(2), layer=2, needs=NEEDS):
+    with attach(model, Cut(every(2), layer=2, needs=NEEDS)):
         model(**inputs)
         raise ZeroDivisionError
 
 
 def _error_in_the_stage(model: Any, inputs: dict[str, Any]) -> None:
-    with attach(model, raising, layer=2, needs=NEEDS):
+    with attach(model, Cut(raising, layer=2, needs=NEEDS)):
         model.generate(**inputs, max_new_tokens=2)
 
 
@@ -69,7 +69,7 @@ def _error_in_a_layer(model: Any, inputs: dict[str, Any]) -> None:
 
     handle = model.get_decoder().layers[4].register_forward_pre_hook(fail)
     try:
-        with attach(model, every(2), layer=2, needs=NEEDS):
+        with attach(model, Cut(every(2), layer=2, needs=NEEDS)):
             model(**inputs)
     finally:
         handle.remove()
@@ -81,7 +81,7 @@ def _error_in_the_probe(model: Any, inputs: dict[str, Any]) -> None:
 
     handle = model.get_decoder().layers[2].input_layernorm.register_forward_pre_hook(fail)
     try:
-        with attach(model, every(2), layer=2, needs=NEEDS):
+        with attach(model, Cut(every(2), layer=2, needs=NEEDS)):
             model(**inputs)
     finally:
         handle.remove()
@@ -107,11 +107,11 @@ def test_the_block_goes_on_after_an_error_in_a_pass() -> None:
         calls.append(tokens)
         return raising(tokens) if len(calls) == 1 else every(2)(tokens)
 
-    with torch.no_grad(), attach(case.model, once, layer=2) as pruning:
+    with torch.no_grad(), attach(case.model, Cut(once, layer=2)) as pruning:
         with pytest.raises(ZeroDivisionError):
             case.model.generate(**case.inputs, max_new_tokens=2, use_cache=False)
         again = case.model(**case.inputs).logits
-    with torch.no_grad(), attach(case.model, every(2), layer=2):
+    with torch.no_grad(), attach(case.model, Cut(every(2), layer=2)):
         assert torch.equal(case.model(**case.inputs).logits, again)
     assert len(pruning.selections) == 1
 
@@ -119,9 +119,9 @@ def test_the_block_goes_on_after_an_error_in_a_pass() -> None:
 def test_nesting_is_refused_and_leaves_the_outer_block_alone() -> None:
     case = warm(llava)
     untouched = marks(case.model)
-    with torch.no_grad(), attach(case.model, every(2), layer=2) as outer:
+    with torch.no_grad(), attach(case.model, Cut(every(2), layer=2)) as outer:
         inside = marks(case.model)
-        with pytest.raises(PrunekitError, match="already"), attach(case.model, keep_all, layer=3):
+        with pytest.raises(PrunekitError, match="already"), attach(case.model, Cut(keep_all, layer=3)):
             pass
         assert marks(case.model) == inside
         case.model(**case.inputs)
@@ -132,7 +132,7 @@ def test_nesting_is_refused_and_leaves_the_outer_block_alone() -> None:
 def test_one_attachment_serves_several_blocks() -> None:
     case = warm(llava)
     untouched = marks(case.model)
-    attachment = attach(case.model, every(2), layer=2, needs=NEEDS)
+    attachment = attach(case.model, Cut(every(2), layer=2, needs=NEEDS))
     assert marks(case.model) == untouched
     for _ in range(2):
         with torch.no_grad(), attachment as pruning:
@@ -145,7 +145,7 @@ def test_ones_own_overrides_come_back() -> None:
     case = warm(llava)
     mine = case.model.generate
     case.model.generate = mine
-    with attach(case.model, every(2), layer=2):
+    with attach(case.model, Cut(every(2), layer=2)):
         assert case.model.__dict__["generate"] is not mine
     assert case.model.__dict__["generate"] is mine
 
@@ -154,7 +154,7 @@ def test_the_memory_of_a_dead_cache_is_free_at_once() -> None:
     case = warm(llava)
     gc.disable()
     try:
-        with torch.no_grad(), attach(case.model, every(2), layer=2):
+        with torch.no_grad(), attach(case.model, Cut(every(2), layer=2)):
             keys = weakref.ref(case.model(**case.inputs).past_key_values.layers[0].keys)
             assert keys() is None
     finally:
@@ -164,7 +164,7 @@ def test_the_memory_of_a_dead_cache_is_free_at_once() -> None:
 def test_probing_leaves_the_cache_alone() -> None:
     case = warm(llava)
     with torch.no_grad():
-        with attach(case.model, keep_all, layer=2, needs=[NEEDS[1]]):
+        with attach(case.model, Cut(keep_all, layer=2, needs=[NEEDS[1]])):
             probed = case.model(**case.inputs).past_key_values
         plain = case.model(**case.inputs).past_key_values
     for with_probe, without in zip(probed.layers, plain.layers, strict=True):
@@ -176,5 +176,5 @@ def test_a_refused_model_is_left_alone() -> None:
     case = warm(llava)
     untouched = marks(case.model)
     with pytest.raises(UnsupportedModel):
-        attach(case.model, keep_all, layer=0)
+        attach(case.model, Cut(keep_all, layer=LAYERS))
     assert marks(case.model) == untouched

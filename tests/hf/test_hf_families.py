@@ -12,7 +12,7 @@ from masked import dropped_columns, eager_twin, masked
 from torch import Tensor
 
 from prunekit import TextAttention
-from prunekit.hf import attach
+from prunekit.hf import Cut, attach
 
 GREEDY = {"max_new_tokens": 6, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
 LAST, SAME = TextAttention(), TextAttention(layer="same")
@@ -40,12 +40,12 @@ def test_keep_all_is_bit_identical_and_pruning_is_masking(
 ) -> None:
     case = FAMILIES[family](implementation)
     plain = generated(case.model, case.inputs)
-    with attach(case.model, keep_all, layer=layer, needs=[LAST, SAME]):
+    with attach(case.model, Cut(keep_all, layer=layer, needs=[LAST, SAME])):
         kept = generated(case.model, case.inputs)
     assert torch.equal(plain[0], kept[0])
     assert torch.equal(plain[1], kept[1])
 
-    with attach(case.model, top(0.3, LAST), layer=layer, needs=[LAST]) as pruning:
+    with attach(case.model, Cut(top(0.3, LAST), layer=layer, needs=[LAST])) as pruning:
         pruned = generated(case.model, case.inputs)
     dropped = dropped_columns(case.inputs["input_ids"], pruning.selections[0].kept)
     assert dropped.any()
@@ -67,7 +67,7 @@ def test_captured_attention_is_the_models_own(family: str, layer: int) -> None:
         seen.update(tokens.signals)
         return keep_all(tokens)
 
-    with torch.no_grad(), attach(case.model, look, layer=layer, needs=needs):
+    with torch.no_grad(), attach(case.model, Cut(look, layer=layer, needs=needs)):
         case.model(**case.inputs)
     with torch.no_grad():
         attentions = eager_twin(case.model)(**case.inputs, output_attentions=True).attentions

@@ -17,7 +17,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import flash_attention_mask
 
 from prunekit import TextAttention
-from prunekit.hf import attach
+from prunekit.hf import Cut, attach
 
 NAME = "flash_stand_in"
 
@@ -83,16 +83,16 @@ def test_flash_attention_prunes_alike(rows: list[list[int]], bare: bool, where: 
 
     with torch.no_grad():
         plain = case.model.generate(**inputs, **settings)
-        with attach(case.model, keep_all, layer=2, needs=[need]):
+        with attach(case.model, Cut(keep_all, layer=2, needs=[need])):
             kept = case.model.generate(**inputs, **settings)
-        with attach(case.model, look, layer=2, needs=[need]) as pruning:
+        with attach(case.model, Cut(look, layer=2, needs=[need])) as pruning:
             pruned = case.model.generate(**inputs, **settings)
         assert torch.equal(torch.stack(plain.logits), torch.stack(kept.logits))
         dropped = dropped_columns(inputs["input_ids"], pruning.selections[0].kept)
         with masked(case.model, dropped, 2) as reference:
             expected = reference.generate(**inputs, **settings, use_cache=False)
         case.model.set_attn_implementation("sdpa")
-        with attach(case.model, look, layer=2, needs=[need]):
+        with attach(case.model, Cut(look, layer=2, needs=[need])):
             case.model(**inputs)
     assert torch.equal(pruned.sequences, expected.sequences)
     torch.testing.assert_close(torch.stack(pruned.logits), torch.stack(expected.logits), atol=1e-4, rtol=1e-4)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from prunekit.hf import attach
+from prunekit.hf import Cut, attach
 from prunekit.hf.flops import Convention, cache_bytes, flops
 from prunekit.hf.roofline import Roofline
 from prunekit.hf.shape import Layer, Shape
@@ -229,7 +229,7 @@ def test_pruned_caches_hold_what_the_formula_says(family: str) -> None:
         inputs["token_type_ids"] = (row["input_ids"] == 5).long()
     sizes = Shape.read(case.model.get_decoder())
     text = row["input_ids"].shape[1] - 32
-    with torch.no_grad(), attach(case.model, every(4), layer=2):
+    with torch.no_grad(), attach(case.model, Cut(every(4), layer=2)):
         states = case.model(**inputs, use_cache=True).past_key_values
     assert (
         held(states)

@@ -15,7 +15,7 @@ from packaging.version import Version
 from torch import Tensor
 
 from prunekit import Selection, TextAttention, TokenBatch
-from prunekit.hf import attach
+from prunekit.hf import Cut, attach
 
 LAST = TextAttention()
 SAME = TextAttention(layer="same")
@@ -62,12 +62,12 @@ def test_each_mode_on_each_batch(batch: str, mode: str, implementation: str) -> 
         pytest.skip("this release of transformers gives the beams of a row with two images wrong ones")
     case = llava(implementation, BATCHES[batch])
     plain = answer(case.model, case.inputs, **MODES[mode])
-    with attach(case.model, keep_all, layer=2, needs=[LAST]):
+    with attach(case.model, Cut(keep_all, layer=2, needs=[LAST])):
         kept = answer(case.model, case.inputs, **MODES[mode])
     assert torch.equal(plain[0], kept[0])
     assert torch.equal(plain[1], kept[1])
 
-    with attach(case.model, top(0.3, LAST), layer=2, needs=[LAST]) as pruning:
+    with attach(case.model, Cut(top(0.3, LAST), layer=2, needs=[LAST])) as pruning:
         pruned = answer(case.model, case.inputs, **MODES[mode])
     assert len(pruning.selections) == 1
     kept_tokens = pruning.selections[0].kept
@@ -88,9 +88,9 @@ def test_a_whole_forward_keeps_its_shape(family: str, side: str, implementation:
     labels = labels.masked_fill(labels == IMAGE, -100)
     with torch.no_grad():
         plain = case.model(**inputs, labels=labels)
-        with attach(case.model, keep_all, layer=2):
+        with attach(case.model, Cut(keep_all, layer=2)):
             kept = case.model(**inputs, labels=labels)
-        with attach(case.model, top(0.4), layer=2) as pruning:
+        with attach(case.model, Cut(top(0.4), layer=2)) as pruning:
             pruned = case.model(**inputs, labels=labels)
     assert torch.equal(plain.logits, kept.logits)
     assert plain.loss == kept.loss
@@ -119,10 +119,10 @@ def test_half_precision_keeps_all_bit_identically(implementation: str) -> None:
     model = case.model.to(torch.bfloat16)
     inputs = {**case.inputs, "pixel_values": case.inputs["pixel_values"].bfloat16()}
     plain = answer(model, inputs, **GREEDY)
-    with attach(model, keep_all, layer=2, needs=[LAST]):
+    with attach(model, Cut(keep_all, layer=2, needs=[LAST])):
         kept = answer(model, inputs, **GREEDY)
     assert torch.equal(plain[1], kept[1])
-    with attach(model, top(0.3, LAST), layer=2, needs=[LAST]):
+    with attach(model, Cut(top(0.3, LAST), layer=2, needs=[LAST])):
         assert answer(model, inputs, **GREEDY)[1].isfinite().all()
 
 
@@ -179,7 +179,7 @@ def test_a_second_turn_on_a_pruned_cache(
         seen.append(tokens)
         return top(0.3, need)(tokens)
 
-    with torch.no_grad(), attach(case.model, look, layer=2, needs=[need]) as pruning:
+    with torch.no_grad(), attach(case.model, Cut(look, layer=2, needs=[need])) as pruning:
         first = case.model.generate(**case.inputs, **settings)
         talk.learn(pruning.selections[0])
         talk.say(first.sequences, words, new)
@@ -235,7 +235,7 @@ def test_same_layer_attention_of_a_second_turn_sees_the_pruned_past(implementati
         return (every(2) if len(seen) == 1 else keep_all)(tokens)
 
     new = noise(1, 3, 32, 32, seed=5)
-    with torch.no_grad(), attach(case.model, first_half_then_all, layer=2, needs=[SAME]) as pruning:
+    with torch.no_grad(), attach(case.model, Cut(first_half_then_all, layer=2, needs=[SAME])) as pruning:
         first = case.model.generate(**case.inputs, **GREEDY, return_dict_in_generate=True)
         talk.learn(pruning.selections[0])
         talk.say(first.sequences, [[31, *[IMAGE] * 16, 33]], new)
@@ -261,7 +261,7 @@ def test_second_turns_where_images_see_themselves_both_ways(
     size = 64 if family is gemma3 else 32
     new = noise(2, 3, size, size, seed=5)
     settings = {**GREEDY, "return_dict_in_generate": True}
-    with torch.no_grad(), attach(case.model, top(0.3, LAST), layer=layer, needs=[LAST]) as pruning:
+    with torch.no_grad(), attach(case.model, Cut(top(0.3, LAST), layer=layer, needs=[LAST])) as pruning:
         first = case.model.generate(**case.inputs, **settings)
         talk.learn(pruning.selections[0])
         talk.say(first.sequences, [[31, 7, *[IMAGE] * 16, 8, 33, 34]] * 2, new)
@@ -281,7 +281,7 @@ def test_second_turns_where_images_see_themselves_both_ways(
 def test_text_alone_passes_untouched() -> None:
     case = llava("sdpa", [[], []])
     plain = answer(case.model, case.inputs, **GREEDY)
-    with attach(case.model, every(2), layer=2, needs=[LAST]) as pruning:
+    with attach(case.model, Cut(every(2), layer=2, needs=[LAST])) as pruning:
         attached = answer(case.model, case.inputs, **GREEDY)
     assert torch.equal(plain[1], attached[1])
     assert pruning.selections == []
@@ -290,7 +290,7 @@ def test_text_alone_passes_untouched() -> None:
 def test_samples_do_not_depend_on_their_batch() -> None:
     rows = [[16, 16], [16]]
     case = llava("sdpa", rows)
-    with attach(case.model, top(0.3, LAST), layer=2, needs=[LAST]):
+    with attach(case.model, Cut(top(0.3, LAST), layer=2, needs=[LAST])):
         together = answer(case.model, case.inputs, **GREEDY)[1]
         for row, pictures in enumerate((slice(0, 2), slice(2, 3))):
             real = case.inputs["attention_mask"][row].bool()
@@ -305,7 +305,7 @@ def test_samples_do_not_depend_on_their_batch() -> None:
 
 def test_the_cache_is_shorter_from_the_pruning_layer_on() -> None:
     case = llava("sdpa", [[16, 16]])
-    with torch.no_grad(), attach(case.model, every(4), layer=2):
+    with torch.no_grad(), attach(case.model, Cut(every(4), layer=2)):
         cache = case.model(**case.inputs).past_key_values
     length = case.inputs["input_ids"].shape[1]
     assert [layer.get_seq_length() for layer in cache.layers] == [length] * 2 + [length - 24] * 4
@@ -315,7 +315,7 @@ def test_the_cache_is_shorter_from_the_pruning_layer_on() -> None:
 def test_a_copied_cache_goes_its_own_way() -> None:
     case = llava("sdpa", [[16, 16], [16]])
     follow = torch.tensor([[31, 32], [33, 34]])
-    with torch.no_grad(), attach(case.model, every(3), layer=2):
+    with torch.no_grad(), attach(case.model, Cut(every(3), layer=2)):
         cache = case.model(**case.inputs).past_key_values
         twin = copy.deepcopy(cache)
         turned = copy.deepcopy(cache)
@@ -336,7 +336,7 @@ def test_a_copied_cache_goes_its_own_way() -> None:
 def test_qwen_goes_on_with_its_own_positions() -> None:
     case = qwen2_5_vl("sdpa")
     talk = Conversation(case)
-    with torch.no_grad(), attach(case.model, top(0.3, LAST), layer=2, needs=[LAST]) as pruning:
+    with torch.no_grad(), attach(case.model, Cut(top(0.3, LAST), layer=2, needs=[LAST])) as pruning:
         first = case.model.generate(**case.inputs, **GREEDY, return_dict_in_generate=True)
         talk.learn(pruning.selections[0])
         talk.say(first.sequences, [[31, 32], [33, 34]])
@@ -351,5 +351,5 @@ def test_prompts_without_a_padding_mask() -> None:
     inputs = prompts([[16]])
     case = llava("sdpa", [[16]])
     bare = {"input_ids": inputs["input_ids"], "pixel_values": case.inputs["pixel_values"]}
-    with torch.no_grad(), attach(case.model, every(2), layer=2):
+    with torch.no_grad(), attach(case.model, Cut(every(2), layer=2)):
         assert torch.equal(case.model(**bare).logits, case.model(**case.inputs).logits)

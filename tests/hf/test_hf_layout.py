@@ -14,7 +14,7 @@ from families import FAMILIES, IMAGE, THW, llava
 from safetensors.torch import load_file
 
 from prunekit import PaddedShare, TokenBatch, TokenError, UnsupportedModel
-from prunekit.hf import GenericAdapter, Grid, attach
+from prunekit.hf import Cut, GenericAdapter, Grid, attach
 from prunekit.hf.grids import positions_on
 from prunekit.hf.padding import Box, content_boxes, padded_share
 from prunekit.hf.places import Places, visual_token_ids
@@ -22,7 +22,7 @@ from prunekit.hf.places import Places, visual_token_ids
 GOLDEN = Path(__file__).parents[1] / "golden" / "data"
 
 
-def tokens_of(case: Any, **more: Any) -> TokenBatch:
+def tokens_of(case: Any, needs: Sequence[Signal] = (), adapters: Sequence[Any] = ()) -> TokenBatch:
     """What a stage is given for the prompts of a case."""
     seen: list[TokenBatch] = []
 
@@ -30,7 +30,7 @@ def tokens_of(case: Any, **more: Any) -> TokenBatch:
         seen.append(tokens)
         return keep_all(tokens)
 
-    with torch.no_grad(), attach(case.model, look, layer=2, **more):
+    with torch.no_grad(), attach(case.model, Cut(look, layer=2, needs=needs), adapters=adapters):
         case.model(**case.inputs)
     return seen[0]
 
@@ -209,7 +209,7 @@ def test_generate_lays_tokens_out_as_a_forward_does(name: str, more: dict[str, A
         seen.append(tokens)
         return keep_all(tokens)
 
-    with torch.no_grad(), attach(case.model, look, layer=2, needs=needs):
+    with torch.no_grad(), attach(case.model, Cut(look, layer=2, needs=needs)):
         case.model.generate(**case.inputs, max_new_tokens=2, **more)
     copies = len(seen[0].present) // len(plain.present)
     assert copies == more.get("num_beams", more.get("num_return_sequences", 1))

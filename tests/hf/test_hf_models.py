@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 import prunekit.hf.models as module
 from prunekit import PrunekitError, UnsupportedModel
-from prunekit.hf import attach, load, prompt_inputs
+from prunekit.hf import Cut, attach, load, prompt_inputs
 
 WORDS = ["<pad>", "<s>", "</s>", "<unk>", "what", "is", "left", "?", "user", ":", "red", "\n"]
 CHAT = (
@@ -88,7 +88,7 @@ def test_a_folder_loads_and_answers(folder: Path) -> None:
         assert loaded.model.dtype == torch.float32
     inputs = prompt_inputs(loaded.processor, [picture(), picture(30)], ["what is left ?", "red"])
     inputs = inputs.to(loaded.model.device)
-    with torch.no_grad(), attach(loaded.model, every(2), layer=2) as pruning:
+    with torch.no_grad(), attach(loaded.model, Cut(every(2), layer=2)) as pruning:
         out = loaded.model.generate(**inputs, max_new_tokens=2)
     assert out.shape == (2, inputs["input_ids"].shape[1] + 2)
     assert pruning.report().visual_after == (8, 8)

@@ -12,7 +12,7 @@ from masked import dropped_columns, masked
 from torch import Tensor
 
 from prunekit import TextAttention
-from prunekit.hf import attach
+from prunekit.hf import Cut, attach
 
 LAST = TextAttention()
 IMPLEMENTATIONS = pytest.mark.parametrize("implementation", ["sdpa", "eager"])
@@ -31,10 +31,10 @@ def answer(model: Any, inputs: dict[str, Any], **more: Any) -> tuple[Tensor, Ten
 def test_closing_up_is_masking_with_closed_up_positions(family: str, implementation: str) -> None:
     case = FAMILIES[family](implementation)
     kept_positions = answer(case.model, case.inputs)
-    with attach(case.model, keep_all, layer=2, positions="repack"):
+    with attach(case.model, Cut(keep_all, layer=2), positions="repack"):
         kept = answer(case.model, case.inputs)
     assert torch.equal(kept[1], kept_positions[1])
-    with attach(case.model, top(0.3, LAST), layer=2, needs=[LAST], positions="repack") as pruning:
+    with attach(case.model, Cut(top(0.3, LAST), layer=2, needs=[LAST]), positions="repack") as pruning:
         pruned = answer(case.model, case.inputs)
     dropped = dropped_columns(case.inputs["input_ids"], pruning.selections[0].kept)
     if not torch.equal(answer(case.model, case.inputs, use_cache=False)[0], kept_positions[0]):
@@ -62,7 +62,7 @@ def _positions_seen(model: Any, run: Any) -> list[Tensor]:
 
 def test_kept_tokens_are_numbered_from_zero_and_decoding_goes_on_from_there() -> None:
     case = llava("sdpa", [[16, 16], [16]])
-    with attach(case.model, every(4), layer=2, positions="repack"):
+    with attach(case.model, Cut(every(4), layer=2), positions="repack"):
         prompt, *steps = _positions_seen(
             case.model, lambda: case.model.generate(**case.inputs, max_new_tokens=3, do_sample=False)
         )
@@ -75,7 +75,7 @@ def test_kept_tokens_are_numbered_from_zero_and_decoding_goes_on_from_there() ->
 
 def test_positions_are_kept_otherwise() -> None:
     case = llava("sdpa", [[16, 16], [16]])
-    with attach(case.model, every(4), layer=2):
+    with attach(case.model, Cut(every(4), layer=2)):
         prompt, *steps = _positions_seen(
             case.model, lambda: case.model.generate(**case.inputs, max_new_tokens=3, do_sample=False)
         )
@@ -86,7 +86,7 @@ def test_positions_are_kept_otherwise() -> None:
 
 def test_a_second_turn_goes_on_behind_the_first() -> None:
     case = llava("sdpa", [[16, 16], [16]])
-    with torch.no_grad(), attach(case.model, every(4), layer=2, positions="repack"):
+    with torch.no_grad(), attach(case.model, Cut(every(4), layer=2), positions="repack"):
         first = case.model.generate(
             **case.inputs, max_new_tokens=3, do_sample=False, return_dict_in_generate=True
         )
@@ -104,7 +104,7 @@ def test_a_second_turn_goes_on_behind_the_first() -> None:
 def test_a_forward_without_position_ids() -> None:
     """The model counts padding as positions then; what follows a dropped token still moves back by one."""
     case = llava("sdpa", [[16, 16], [16]])
-    with torch.no_grad(), attach(case.model, every(4), layer=2, positions="repack") as pruning:
+    with torch.no_grad(), attach(case.model, Cut(every(4), layer=2), positions="repack") as pruning:
         pruned = case.model(**case.inputs).logits
     dropped = dropped_columns(case.inputs["input_ids"], pruning.selections[0].kept)
     with masked(case.model, dropped, 2, repack=True) as reference, torch.no_grad():

@@ -16,7 +16,7 @@ from leftovers import marks
 from torch import nn
 
 from prunekit import PrunekitError, Signal, TextAttention, TokenBatch, TokenError, UnsupportedModel
-from prunekit.hf import attach
+from prunekit.hf import Cut, attach
 
 
 @pytest.fixture
@@ -25,17 +25,30 @@ def case() -> Case:
 
 
 @pytest.mark.parametrize(
-    ("layer", "why"), [(0, "before the language model"), (-1, "no layer -1"), (LAYERS, f"1 to {LAYERS - 1}")]
+    ("layers", "why"),
+    [
+        ([-1], "no layer -1"),
+        ([LAYERS], f"0 to {LAYERS - 1}"),
+        ([2, LAYERS], f"0 to {LAYERS - 1}"),
+        ([], "got none"),
+        ([2, 2], "ascending order; got 2, 2"),
+        ([3, 2], "ascending order; got 3, 2"),
+    ],
 )
-def test_layers_that_are_not_there(case: Case, layer: int, why: str) -> None:
+def test_layers_that_are_not_there(case: Case, layers: list[int], why: str) -> None:
     with pytest.raises(UnsupportedModel, match=why):
-        attach(case.model, keep_all, layer=layer)
+        attach(case.model, *(Cut(keep_all, layer=layer) for layer in layers))
+
+
+def test_attention_before_the_first_layer() -> None:
+    with pytest.raises(UnsupportedModel, match="there is none before layer 0"):
+        Cut(keep_all, layer=0, needs=[TextAttention()])
 
 
 def test_a_model_without_eyes() -> None:
     blind = hf.LlamaForCausalLM(text_config(hf.LlamaConfig))
     with pytest.raises(UnsupportedModel, match="no visual tokens"):
-        attach(blind, keep_all, layer=2)
+        attach(blind, Cut(keep_all, layer=2))
 
 
 def test_a_wrapper_around_a_model(case: Case) -> None:
@@ -45,7 +58,7 @@ def test_a_wrapper_around_a_model(case: Case) -> None:
             self.model = case.model
 
     with pytest.raises(UnsupportedModel, match="no transformers model"):
-        attach(Wrapper(), keep_all, layer=2)  # type: ignore[arg-type]
+        attach(Wrapper(), Cut(keep_all, layer=2))  # type: ignore[arg-type]
 
 
 def _compiled(model: Any) -> Any:
@@ -70,37 +83,37 @@ def _compiled_forward(model: Any) -> Any:
 @pytest.mark.parametrize("compiled", [_compiled, _compiled_in_place, _compiled_decoder, _compiled_forward])
 def test_compiled_models(case: Case, compiled: Callable[[Any], Any]) -> None:
     with pytest.raises(UnsupportedModel, match="compile"):
-        attach(compiled(case.model), keep_all, layer=2)
+        attach(compiled(case.model), Cut(keep_all, layer=2))
 
 
 @pytest.mark.parametrize("name", ["flex_attention", "paged|sdpa", "something_else"])
 def test_unknown_attention(case: Case, name: str) -> None:
     case.model.get_decoder().config._attn_implementation_internal = name
     with pytest.raises(UnsupportedModel, match="eager, sdpa or flash"):
-        attach(case.model, keep_all, layer=2)
+        attach(case.model, Cut(keep_all, layer=2))
 
 
 def test_flash_attention_in_a_sliding_window() -> None:
     model = gemma3("sdpa").model
     model.get_decoder().config._attn_implementation_internal = "flash_attention_2"
     with pytest.raises(UnsupportedModel, match="sliding window"):
-        attach(model, keep_all, layer=2)
+        attach(model, Cut(keep_all, layer=2))
 
 
 def test_layers_without_ordinary_attention(case: Case) -> None:
     case.model.get_decoder().layers[3].self_attn = nn.Identity()
     with pytest.raises(UnsupportedModel, match="Layer 3"):
-        attach(case.model, keep_all, layer=2)
+        attach(case.model, Cut(keep_all, layer=2))
 
 
 def test_shared_keys(case: Case) -> None:
     case.model.get_decoder().layers[3].self_attn.is_kv_shared_layer = True
     with pytest.raises(UnsupportedModel, match="shares the keys"):
-        attach(case.model, keep_all, layer=2)
+        attach(case.model, Cut(keep_all, layer=2))
 
 
 def test_attention_that_passes_no_interface(case: Case) -> None:
-    with attach(case.model, keep_all, layer=2):
+    with attach(case.model, Cut(keep_all, layer=2)):
         pass
     attention = case.model.get_decoder().layers[1].self_attn
 
@@ -111,7 +124,7 @@ def test_attention_that_passes_no_interface(case: Case) -> None:
     untouched = marks(case.model)
     with (
         pytest.raises(UnsupportedModel, match="attention interface"),
-        attach(case.model, keep_all, layer=2, needs=[TextAttention()]),
+        attach(case.model, Cut(keep_all, layer=2, needs=[TextAttention()])),
     ):
         pass
     assert marks(case.model) == untouched
@@ -122,24 +135,24 @@ def test_unknown_signals(case: Case) -> None:
         pass
 
     with pytest.raises(UnsupportedModel, match="does not capture"):
-        attach(case.model, keep_all, layer=2, needs=[Smell()])
+        attach(case.model, Cut(keep_all, layer=2, needs=[Smell()]))
 
 
 def test_unknown_positions(case: Case) -> None:
     with pytest.raises(UnsupportedModel, match="keep"):
-        attach(case.model, keep_all, layer=2, positions="shuffle")  # type: ignore[arg-type]
+        attach(case.model, Cut(keep_all, layer=2), positions="shuffle")  # type: ignore[arg-type]
 
 
 def test_closing_up_positions_in_three_dimensions() -> None:
     with pytest.raises(UnsupportedModel, match="time, height and width"):
-        attach(qwen2_5_vl("sdpa").model, keep_all, layer=2, positions="repack")
+        attach(qwen2_5_vl("sdpa").model, Cut(keep_all, layer=2), positions="repack")
 
 
 def test_closing_up_positions_that_depend_on_length(case: Case) -> None:
     config = case.model.get_decoder().config
     config.rope_parameters = {**config.rope_parameters, "rope_type": "dynamic", "factor": 2.0}
     with pytest.raises(UnsupportedModel, match="length of the sequence"):
-        attach(case.model, keep_all, layer=2, positions="repack")
+        attach(case.model, Cut(keep_all, layer=2), positions="repack")
 
 
 def _refused(case: Case, why: str, run: Callable[[Any], Any], **more: Any) -> None:
@@ -149,7 +162,7 @@ def _refused(case: Case, why: str, run: Callable[[Any], Any], **more: Any) -> No
     handle = layer.register_forward_hook(lambda *_: ran.append(1))
     with (
         torch.no_grad(),
-        attach(case.model, every(2), layer=2, **more),
+        attach(case.model, Cut(every(2), layer=2), **more),
         pytest.raises(UnsupportedModel, match=why),
     ):
         run(case.model)
@@ -219,7 +232,7 @@ def test_masks_of_ones_own(case: Case) -> None:
 
 def test_a_padding_mask_of_the_wrong_length(case: Case) -> None:
     short = {**case.inputs, "attention_mask": case.inputs["attention_mask"][:, 1:]}
-    with attach(case.model, every(2), layer=2), pytest.raises(TokenError, match="past and new"):
+    with attach(case.model, Cut(every(2), layer=2)), pytest.raises(TokenError, match="past and new"):
         case.model(**short)
 
 
@@ -256,7 +269,7 @@ def _keeps_nothing(tokens: TokenBatch) -> Any:
     ],
 )
 def test_selections_that_are_none(case: Case, select: Any, why: str) -> None:
-    with attach(case.model, select, layer=2), pytest.raises(TokenError, match=why):
+    with attach(case.model, Cut(select, layer=2)), pytest.raises(TokenError, match=why):
         case.model(**case.inputs)
 
 
@@ -264,7 +277,7 @@ def test_attention_that_overflows(case: Case) -> None:
     nn.init.constant_(case.model.get_decoder().layers[1].self_attn.q_proj.weight, torch.nan)
     need = TextAttention()
     with (
-        attach(case.model, top(0.5, need), layer=2, needs=[need]),
+        attach(case.model, Cut(top(0.5, need), layer=2, needs=[need])),
         pytest.raises(PrunekitError, match="not finite"),
     ):
         case.model(**case.inputs)
@@ -275,11 +288,11 @@ def test_a_prompt_that_ends_in_a_dropped_image(case: Case) -> None:
     inputs = {"input_ids": ids, "pixel_values": case.inputs["pixel_values"][:1]}
     with torch.no_grad():
         with (
-            attach(case.model, every(2), layer=2),
+            attach(case.model, Cut(every(2), layer=2)),
             pytest.raises(PrunekitError, match="End prompts with text"),
         ):
             case.model(**inputs)
-        with attach(case.model, every(15), layer=2, needs=[TextAttention(query="mean")]) as pruning:
+        with attach(case.model, Cut(every(15), layer=2, needs=[TextAttention(query="mean")])) as pruning:
             case.model(**inputs)
     assert pruning.selections[0].kept.sum() == 2
 
@@ -287,21 +300,24 @@ def test_a_prompt_that_ends_in_a_dropped_image(case: Case) -> None:
 def test_a_cache_pruned_at_another_layer(case: Case) -> None:
     follow = {"input_ids": torch.full((2, 2), 31)}
     with torch.no_grad():
-        with attach(case.model, every(2), layer=2):
+        with attach(case.model, Cut(every(2), layer=2)):
             cache = case.model(**case.inputs).past_key_values
-        with attach(case.model, every(2), layer=3), pytest.raises(PrunekitError, match="pruned at layer 2"):
+        with (
+            attach(case.model, Cut(every(2), layer=3)),
+            pytest.raises(PrunekitError, match="pruned at layer 2"),
+        ):
             case.model(**follow, past_key_values=cache)
-        with attach(case.model, every(2), layer=2):
+        with attach(case.model, Cut(every(2), layer=2)):
             case.model(**follow, past_key_values=cache)
 
 
 def test_a_cache_that_went_on_outside_of_a_block(case: Case) -> None:
     one = {"input_ids": torch.full((2, 1), 31), "position_ids": torch.full((2, 1), 60)}
     with torch.no_grad():
-        with attach(case.model, every(2), layer=2):
+        with attach(case.model, Cut(every(2), layer=2)):
             cache = case.model(**case.inputs).past_key_values
         case.model(**one, past_key_values=cache)
-        with attach(case.model, every(2), layer=2), pytest.raises(PrunekitError, match="outside"):
+        with attach(case.model, Cut(every(2), layer=2)), pytest.raises(PrunekitError, match="outside"):
             case.model(**one, past_key_values=cache)
 
 
@@ -311,7 +327,7 @@ def test_a_cache_that_a_failed_pass_left_behind(case: Case) -> None:
     def fail(*_: Any) -> None:
         raise ZeroDivisionError
 
-    with torch.no_grad(), attach(case.model, every(2), layer=2):
+    with torch.no_grad(), attach(case.model, Cut(every(2), layer=2)):
         cache = case.model(**case.inputs).past_key_values
         handle = case.model.get_decoder().layers[4].register_forward_pre_hook(fail)
         with pytest.raises(ZeroDivisionError):
@@ -322,7 +338,7 @@ def test_a_cache_that_a_failed_pass_left_behind(case: Case) -> None:
 
 
 def test_cropping_a_cache_back_into_what_was_dropped(case: Case) -> None:
-    with torch.no_grad(), attach(case.model, every(2), layer=2):
+    with torch.no_grad(), attach(case.model, Cut(every(2), layer=2)):
         cache = case.model(**case.inputs).past_key_values
         with pytest.raises(PrunekitError, match="Cannot crop"):
             cache.crop(-20)

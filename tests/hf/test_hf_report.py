@@ -10,18 +10,18 @@ from choosing import every, keep_all
 from families import LAYERS, llava
 
 from prunekit import PrunekitError, TextAttention
-from prunekit.hf import attach
+from prunekit.hf import Cut, attach
 from prunekit.hf import pruning as pruning_module
 
 
 def test_the_report_of_a_batch() -> None:
     case = llava("sdpa", [[16, 16], [], [16]])
-    with torch.no_grad(), attach(case.model, every(4), layer=2, needs=[TextAttention()]) as pruning:
+    with torch.no_grad(), attach(case.model, Cut(every(4), layer=2, needs=[TextAttention()])) as pruning:
         with pytest.raises(PrunekitError, match="Nothing to report"):
             pruning.report()
         case.model.generate(**case.inputs, max_new_tokens=3)
     report = pruning.report()
-    assert (report.layer, report.layers, report.attention, report.prompts) == (2, LAYERS, "sdpa", 1)
+    assert (report.cuts, report.layers, report.attention, report.prompts) == ((2,), LAYERS, "sdpa", 1)
     assert report.visual_before == (32, 0, 16)
     assert report.visual_after == (8, 0, 4)
     assert [t + v for t, v in zip(report.text, report.visual_before, strict=True)] == (
@@ -47,7 +47,7 @@ def test_the_report_of_a_batch() -> None:
 
 def test_the_report_is_of_the_newest_prompt() -> None:
     two, one = llava("sdpa", [[16], [16]]), llava("sdpa", [[16]])
-    with torch.no_grad(), attach(two.model, every(2), layer=2) as pruning:
+    with torch.no_grad(), attach(two.model, Cut(every(2), layer=2)) as pruning:
         two.model(**two.inputs)
         two.model(**one.inputs)
     assert pruning.report().prompts == 2
@@ -57,7 +57,7 @@ def test_the_report_is_of_the_newest_prompt() -> None:
 
 def test_keep_all_saves_nothing() -> None:
     case = llava("eager")
-    with torch.no_grad(), attach(case.model, keep_all, layer=2) as pruning:
+    with torch.no_grad(), attach(case.model, Cut(keep_all, layer=2)) as pruning:
         case.model(**case.inputs)
     report = pruning.report()
     assert {saving.percent for saving in report.flops.values()} == {0}
@@ -67,7 +67,7 @@ def test_keep_all_saves_nothing() -> None:
 def test_only_the_newest_selections_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pruning_module, "HISTORY", 2)
     case = llava("sdpa", [[16]])
-    with torch.no_grad(), attach(case.model, every(2), layer=2) as pruning:
+    with torch.no_grad(), attach(case.model, Cut(every(2), layer=2)) as pruning:
         for _ in range(3):
             case.model(**case.inputs)
     assert len(pruning.selections) == 2

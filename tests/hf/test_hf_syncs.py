@@ -10,7 +10,7 @@ from choosing import every, top
 from families import FAMILIES
 
 from prunekit import TextAttention
-from prunekit.hf import attach
+from prunekit.hf import Cut, attach
 from prunekit.measuring import Counting
 
 
@@ -25,7 +25,7 @@ def reads(model: Any, inputs: dict[str, Any], steps: int) -> int:
 def test_no_more_reads_a_step_than_without(implementation: str, positions: Any) -> None:
     case = FAMILIES["llava"](implementation)
     plain = reads(case.model, case.inputs, 6) - reads(case.model, case.inputs, 2)
-    with attach(case.model, every(3), layer=2, positions=positions):
+    with attach(case.model, Cut(every(3), layer=2), positions=positions):
         pruned = reads(case.model, case.inputs, 6) - reads(case.model, case.inputs, 2)
     assert pruned == plain
 
@@ -36,6 +36,6 @@ def test_the_prompt_costs_a_handful_of_reads_whatever_the_depth() -> None:
     plain = reads(case.model, case.inputs, 1)
     counts = []
     for layer in (1, 5):
-        with attach(case.model, top(0.3, need), layer=layer, needs=[need]):
+        with attach(case.model, Cut(top(0.3, need), layer=layer, needs=[need])):
             counts.append(reads(case.model, case.inputs, 1) - plain)
     assert counts[0] == counts[1] <= 8

@@ -1,0 +1,48 @@
+"""A place where visual tokens leave a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Literal
+
+from prunekit.errors import UnsupportedModel
+from prunekit.tokens import Selection, Signal, TextAttention, TokenBatch
+
+Select = Callable[[TokenBatch], Selection]
+"""All that an attachment knows of a pipeline."""
+
+Source = Literal["decoder", "vision"]
+"""Whose features tokens carry: the decoder's hidden states, or the vision tower's, not yet projected."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cut:
+    """Visual tokens leave at the entry of a decoder layer.
+
+    Attributes:
+        select: Says which go on. Called once a prompt.
+        layer: The first decoder layer to run on fewer tokens; 0 prunes before the language model.
+        needs: What `select` wants to find in `TokenBatch.signals`. `TextAttention(layer="same")` costs the
+            query and key projections of one more layer.
+        features: Whose features the tokens carry.
+
+    Raises:
+        UnsupportedModel: There is no attention before layer 0.
+    """
+
+    select: Select
+    layer: int
+    needs: Collection[Signal] = ()
+    features: Source = "decoder"
+
+    def __post_init__(self) -> None:
+        for need in self.text_attention("previous") if self.layer == 0 else ():
+            raise UnsupportedModel(
+                f"{need} is the attention of the layer before the pruning layer, and there is none before "
+                "layer 0. Ask for the attention of the layer itself (layer: same), or prune at a later layer."
+            )
+
+    def text_attention(self, layer: Literal["previous", "same"]) -> list[TextAttention]:
+        """The attention signals among the needs that are seen in this layer."""
+        return [need for need in self.needs if isinstance(need, TextAttention) and need.layer == layer]
