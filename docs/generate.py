@@ -87,7 +87,8 @@ def kind_page(kind: str) -> str:
 
 def pipeline_page() -> str:
     """The page of pipelines as values and as files."""
-    from prunekit.pipeline import At, Pipeline
+    from prunekit.blocks import At
+    from prunekit.pipeline import Pipeline
 
     methods = "[stages, needs, swap, validated, __call__, bind, attach]"
     names = (

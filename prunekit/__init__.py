@@ -8,6 +8,7 @@ with pipeline.attach(model) as pruning:
 print(pruning.report())
 """
 
+from prunekit.blocks import At
 from prunekit.errors import (
     ConfigError,
     MissingExtra,
@@ -21,7 +22,7 @@ from prunekit.errors import (
 from prunekit.files import load, to_yaml
 from prunekit.graph import AllOf, AnyOf, Graph, ImplicitGraph, Known, NoEdges, Pick, SparseGraph, blend
 from prunekit.hookspecs import hookimpl
-from prunekit.pipeline import At, Pipeline
+from prunekit.pipeline import Pipeline
 from prunekit.prior import Prior
 from prunekit.registry import Registry, installed
 from prunekit.stages import (

@@ -15,8 +15,9 @@ from typing import Any, ClassVar, cast
 import yaml
 from pydantic import ValidationError
 
+from prunekit.blocks import beside
 from prunekit.errors import ConfigError, PrunekitError, nearest
-from prunekit.pipeline import Pipeline, beside
+from prunekit.pipeline import Pipeline
 from prunekit.registry import Registry, installed
 from prunekit.strict import mistakes
 

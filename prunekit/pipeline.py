@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 
 import torch
@@ -20,19 +20,22 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
+    field_validator,
     model_serializer,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
+from prunekit.blocks import At, Biases, Override, Selectors, as_tuple, beside, in_all
 from prunekit.budget import Budget, limit_of, room_for
 from prunekit.errors import ConfigError, PluginError, PrunekitError, TokenError
 from prunekit.graph import Graph, NoEdges
 from prunekit.kernels.engine import ENGINES, Engine, engine_for
 from prunekit.kernels.ranking import best
 from prunekit.registry import Registry, installed
-from prunekit.stages import BiasEstimator, GraphBuilder, ImportanceScorer, Selector, Site, Stage, bound
+from prunekit.schedule import Schedule
+from prunekit.stages import GraphBuilder, ImportanceScorer, Selector, Site, Stage, bound
 from prunekit.strict import Strict, mistakes
 from prunekit.tokens import (
     Bias,
@@ -52,81 +55,8 @@ if TYPE_CHECKING:
 
     from prunekit.hf import Attachment
 
-NEUTRAL = ("bias", "graph")
-"""The blocks that a pipeline can be without."""
-
 REST = "rest"
 """The name under which a selection files the tokens that no selector asked for."""
-
-
-def _as_tuple(value: object) -> object:
-    """One thing or a list of things, as a tuple; nothing as the empty one."""
-    if value is None:
-        return ()
-    return tuple(value) if isinstance(value, (list, tuple)) else (value,)  # pyright: ignore
-
-
-def _some(value: object) -> object:
-    """Like `_as_tuple`, of something."""
-    things = _as_tuple(value)
-    if things == ():
-        raise PydanticCustomError("stage", "name at least one selector, for instance top_k")
-    return things
-
-
-class At(Strict, frozen=True):
-    """Where in the model tokens are dropped, and by which features.
-
-    The word `vision` stands for `{layer: 0, features: vision}`: chosen by what the vision encoder says,
-    dropped before the language model.
-    """
-
-    layer: int = Field(
-        ge=0,
-        description="Tokens are dropped at the entry of this decoder layer, counted from 0; 0 is before the "
-        "language model.",
-    )
-    features: Literal["decoder", "vision"] = Field(
-        default="decoder",
-        description="What tokens carry: the decoder's hidden states there, or what the vision encoder hands "
-        "to its projector.",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _word(cls, value: object) -> object:
-        if isinstance(value, str) and value != "vision":
-            raise PydanticCustomError(
-                "stage", "write {example}, or the word vision", {"example": "{layer: 2}"}
-            )
-        return {"layer": 0, "features": "vision"} if value == "vision" else value
-
-
-class Override(Strict, frozen=True):
-    """One of several places where a pipeline prunes; blocks not given here are the pipeline's own."""
-
-    at: At = Field(description="Where in the model tokens are dropped.")
-    budget: Budget | None = Field(
-        None, description="How many of the prompt's visual tokens go on from here: a count or a share."
-    )
-    importance: ImportanceScorer | None = Field(None, description="How much each token is worth.")
-    bias: Annotated[tuple[BiasEstimator, ...], BeforeValidator(_as_tuple)] = Field(
-        (), description="What scores owe to position or padding."
-    )
-    graph: GraphBuilder | None = Field(None, description="Which tokens are too alike to keep both.")
-    select: Annotated[tuple[Selector, ...], BeforeValidator(_as_tuple)] = Field(
-        (), description="The selectors, in turn."
-    )
-
-    @property
-    def given(self) -> dict[str, Any]:
-        """The blocks that are given; of these, bias and graph may be given as none."""
-        held = {name: getattr(self, name) for name in self.model_fields_set}
-        return {name: block for name, block in held.items() if block or name in NEUTRAL}
-
-    @model_serializer(mode="wrap")
-    def _given_alone(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: block for name, block in dump(self).items() if name in self.given}
 
 
 class Pipeline(Strict, frozen=True):
@@ -143,7 +73,7 @@ class Pipeline(Strict, frozen=True):
     also: ClassVar[tuple[str, ...]] = ("extends",)
 
     name: str = Field("unnamed", description="What the pipeline is called in tables and reports.")
-    cites: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
+    cites: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = Field(
         (), description="The papers the method comes from."
     )
     at: At = Field(At(layer=2), description="Where in the model tokens are dropped.")
@@ -154,18 +84,23 @@ class Pipeline(Strict, frozen=True):
         "keep", description="Whether kept tokens keep their position ids or are numbered anew."
     )
     importance: ImportanceScorer = Field(description="How much each token is worth.")
-    bias: Annotated[tuple[BiasEstimator, ...], BeforeValidator(_as_tuple)] = Field(
+    bias: Biases = Field(
         (), description="What scores owe to position or padding; one, or a list taken away in turn."
     )
     graph: GraphBuilder | None = Field(None, description="Which tokens are too alike to keep both.")
-    select: Annotated[tuple[Selector, ...], BeforeValidator(_some)] = Field(
-        description="The selectors, in turn; one, or a list."
-    )
+    select: Selectors = Field(description="The selectors, in turn; one, or a list.")
     stages: tuple[Override, ...] = Field(
         (),
         strict=False,
         description="Several places to prune at, by ascending layers; each may give blocks of its own.",
     )
+
+    @field_validator("select", mode="after")
+    @classmethod
+    def _some(cls, selectors: tuple[Selector, ...]) -> tuple[Selector, ...]:
+        if not selectors:
+            raise PydanticCustomError("stage", "name at least one selector, for instance top_k")
+        return selectors
 
     @model_validator(mode="after")
     def _places_in_order(self) -> Self:
@@ -217,7 +152,7 @@ class Pipeline(Strict, frozen=True):
     @property
     def _overridden(self) -> set[str]:
         """The optional blocks that every one of the stages gives."""
-        return _in_all([each.given for each in self.stages])
+        return in_all([each.given for each in self.stages])
 
     def swap(self, **changes: Any) -> Self:
         """A new pipeline with these top-level blocks replaced, validated like a file.
@@ -313,6 +248,29 @@ class Pipeline(Strict, frozen=True):
         )
         return replace(made[-1], present=tokens.present, verdict=verdict or None)
 
+    def schedule(self, visual: int) -> Schedule:
+        """Which layers prune a prompt of so many visual tokens, and to how many."""
+        rooms = (int(room_for(torch.tensor(visual), cut.budget)) for cut in self.cuts)
+        return Schedule(tuple(cut.at.layer for cut in self.cuts), tuple(accumulate(rooms, min)))
+
+    def scheduled(self, schedule: Schedule) -> Self:
+        """This pipeline with the counts of a schedule as its budgets.
+
+        Raises:
+            ConfigError: The schedule is for other layers.
+        """
+        layers = tuple(cut.at.layer for cut in self.cuts)
+        if schedule.layers != layers:
+            raise ConfigError(
+                f"{self.name} prunes at layers {layers}; the schedule is for {schedule.layers}."
+            )
+        if not self.stages:
+            return self.swap(budget=schedule.kept[0])
+        stages = [
+            {**each.given, "budget": kept} for each, kept in zip(self.stages, schedule.kept, strict=True)
+        ]
+        return self.swap(stages=stages)
+
     def bind(self, site: Site) -> Self:
         """This pipeline, of one place, with everything found that `auto` stands for there.
 
@@ -347,19 +305,6 @@ class Pipeline(Strict, frozen=True):
             positions=self.positions,
             adapters=installed().adapters,
         )
-
-
-def beside(own: Mapping[str, Any], held: Mapping[str, Any]) -> dict[str, Any]:
-    """One's own blocks, and beside them those held before; not what one's own stages all give themselves."""
-    stages = own.get("stages")
-    given = [each.given if isinstance(each, Override) else each for each in stages or ()]
-    replaced = _in_all([each for each in given if isinstance(each, Mapping)])
-    return {**{name: block for name, block in held.items() if name not in replaced}, **own}
-
-
-def _in_all(blocks: Sequence[Mapping[str, Any]]) -> set[str]:
-    """The blocks that every one of several places gives, of those that a pipeline need not have."""
-    return set.intersection(*map(set, blocks)) & {"at", "budget", *NEUTRAL} if blocks else set()
 
 
 def _known(engine: Engine | None) -> Engine | None:

@@ -8,7 +8,7 @@ from prunekit.pipeline import Pipeline
 from prunekit.registry import Registry
 from prunekit.stages import KIND_MARK, KINDS
 
-LIST_OR_ONE = ("cites", "bias", "select")
+LIST_OR_ONE = {"cites", "bias", "select"}
 """The blocks that may be given as one thing instead of a list."""
 
 
@@ -25,11 +25,13 @@ def json_schema(registry: Registry) -> dict[str, Any]:
         by_name = {"enum": [entry.name for entry in entries]}
         whole = [{"$ref": f"#/$defs/{kind.kind}.{entry.name}"} for entry in entries]
         definitions[kind.kind] = {"anyOf": [by_name, *whole]}
-    for block in LIST_OR_ONE:
-        held = schema["properties"][block]
-        held["anyOf"] = [{"type": "array", "items": held["items"]}, held.pop("items")]
-        del held["type"]
-    schema["properties"]["bias"]["anyOf"].append({"type": "null"})
+    for blocks in (schema["properties"], definitions["Override"]["properties"]):
+        for block in LIST_OR_ONE & blocks.keys():
+            held = blocks[block]
+            held["anyOf"] = [{"type": "array", "items": held["items"]}, held.pop("items")]
+            del held["type"]
+        blocks["bias"]["anyOf"].append({"type": "null"})
+    definitions["At"] = {"anyOf": [{"const": "vision"}, definitions["At"]]}
     schema["properties"]["extends"] = {
         "type": "string",
         "description": "The pipeline whose blocks hold where this file gives none: a name, or a file.",

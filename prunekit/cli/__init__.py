@@ -1,4 +1,4 @@
-"""The command line: `prunekit demo | run | list | show | check | schema | calibrate | bench | new-plugin`."""
+"""The command line: `prunekit demo | run | list | show | check | schema | budget | calibrate | bench | …`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import typer
 
 from prunekit.cli import bench
+from prunekit.cli.budget import budget
 from prunekit.cli.calibrate import calibrate_command
 from prunekit.cli.check import check
 from prunekit.cli.console import complain
@@ -35,6 +36,7 @@ app.command(name="list")(list_installed)
 app.command()(show)
 app.command()(check)
 app.command()(schema)
+app.command()(budget)
 app.command(name="calibrate")(calibrate_command)
 app.command(name="new-plugin")(new_plugin)
 app.add_typer(bench.app)

@@ -11,7 +11,7 @@ from prunekit.hf.clock import first_forward
 from prunekit.hf.cut import Cut, Select
 from prunekit.hf.decoder import find_decoder
 from prunekit.hf.grids import Adapter, GenericAdapter, Grid
-from prunekit.hf.models import LoadedModel, load, prompt_inputs, silence
+from prunekit.hf.models import LoadedModel, decoder_shape, load, prompt_inputs, silence
 from prunekit.hf.pruning import Pruning
 from prunekit.hf.report import Report, Saving
 
@@ -29,6 +29,7 @@ __all__ = [
     "Saving",
     "Select",
     "attach",
+    "decoder_shape",
     "find_decoder",
     "first_forward",
     "load",

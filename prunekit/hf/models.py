@@ -22,6 +22,7 @@ from transformers.utils import logging
 
 from prunekit.errors import PrunekitError, UnsupportedModel
 from prunekit.hf.places import visual_token_ids
+from prunekit.hf.shape import Shape
 from prunekit.testbed import CHECKPOINT
 
 TESTBED = "testbed"
@@ -75,6 +76,20 @@ def load(name: str | PathLike[str]) -> LoadedModel:
         raise PrunekitError(f"{source} cannot be loaded: {error}") from error
     moved = cast(torch.nn.Module, model).to("cuda" if gpu else "cpu").eval()
     return LoadedModel(cast(PreTrainedModel, moved), processor, str(name))
+
+
+def decoder_shape(name: str | PathLike[str]) -> Shape:
+    """The sizes of a model's decoder, from its configuration alone: no weights are read.
+
+    Raises:
+        UnsupportedModel: It is no vision-language model that transformers knows.
+        PrunekitError: It is not there, or cannot be reached.
+    """
+    source, local = _source(name)
+    config = _checked_config(source, {"local_files_only": local, "trust_remote_code": False})
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    return Shape.read(cast(Any, model).get_decoder())
 
 
 def prompt_inputs(

@@ -1,0 +1,114 @@
+"""Pipelines of several places: how they are written, what they hold, what they keep."""
+
+import json
+
+import jsonschema
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import prunekit as pk
+from prunekit.budget import room_for
+from prunekit.schema import json_schema
+from prunekit.testing import token_sets
+
+PYRAMID = """
+name: pyramid
+importance: feature_norm
+select: top_k
+stages:
+  - {at: {layer: 0}, budget: 0.5, bias: exponential}
+  - {at: {layer: 8}, budget: 0.25}
+  - {at: {layer: 16}, budget: 3, select: [uniform_grid, top_k]}
+"""
+
+
+def written(folder, text, name="pipeline.yaml"):
+    file = folder / name
+    file.write_text(text)
+    return file
+
+
+def refused(folder, text):
+    with pytest.raises(pk.ConfigError) as caught:
+        pk.load(written(folder, text))
+    return str(caught.value)
+
+
+def test_places_have_what_they_do_not_say_from_the_pipeline(tmp_path):
+    first, second, third = pk.load(written(tmp_path, PYRAMID)).cuts
+    assert [cut.at.layer for cut in (first, second, third)] == [0, 8, 16]
+    assert [cut.budget for cut in (first, second, third)] == [0.5, 0.25, 3]
+    assert [len(cut.bias) for cut in (first, second, third)] == [1, 0, 0]
+    assert second == first.swap(at={"layer": 8}, budget=0.25, bias=None)
+    assert [stage.use for stage in third.parts] == ["feature_norm", "uniform_grid", "top_k"]
+    assert pk.load("fastv").cuts == (pk.load("fastv"),)
+
+
+def test_written_and_read_it_is_the_same(tmp_path):
+    pyramid = pk.load(written(tmp_path, PYRAMID))
+    text = pk.to_yaml(pyramid)
+    assert pk.load(written(tmp_path, text, "again.yaml")) == pyramid
+    assert set(yaml.safe_load(text)["stages"][1]) == {"at", "budget"}
+    assert "at" not in yaml.safe_load(text)
+    jsonschema.validate(yaml.safe_load(PYRAMID), json_schema(pk.installed()))
+    jsonschema.validate(json.loads(pyramid.model_dump_json()), json_schema(pk.installed()))
+
+
+def test_vision_is_a_word_for_a_place(tmp_path):
+    fastv = pk.load("fastv")
+    assert fastv.swap(at="vision").at == pk.At(layer=0, features="vision")
+    seen = pk.load(written(tmp_path, "extends: fastv\nat: vision\n"))
+    assert seen.at.features == "vision"
+    assert pk.load(written(tmp_path, pk.to_yaml(seen))) == seen
+    jsonschema.validate({"at": "vision"}, json_schema(pk.installed()))
+    assert "or the word vision" in refused(tmp_path, "extends: fastv\nat: visoin\n")
+
+
+def test_a_child_changes_what_all_places_share(tmp_path):
+    written(tmp_path, PYRAMID, "pyramid.yaml")
+    child = pk.load(written(tmp_path, "extends: pyramid.yaml\nname: child\nimportance: constant\n"))
+    assert [cut.importance.use for cut in child.cuts] == ["constant"] * 3
+    several = pk.load(written(tmp_path, "extends: fastv\nstages: [{at: {layer: 3}, budget: 0.2}]\n"))
+    assert several.cuts[0].importance == pk.load("fastv").importance
+    assert several.swap(stages=[], at={"layer": 2}).cuts[0].at.layer == 2
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("at: {layer: 2}", "at is given in every one of the stages"),
+        ("budget: 0.2", "budget is given in every one of the stages"),
+        ("stages: [{budget: 0.2}]", "stages.0.at: this field is required"),
+        ("stages: [{at: {layer: 2}, bugdet: 1}]", "Did you mean 'budget'?"),
+        ("stages: [{at: {layer: 2}}, {at: {layer: 2}}]", "ascending layers; got [2, 2]"),
+        ("stages: [{at: {layer: 2}, budget: 1}, {at: {layer: 3}, budget: 2}]", "never rise"),
+        ("stages: [{at: {layer: 2}, select: [top_kk]}]", "Did you mean 'top_k'?"),
+    ],
+)
+def test_mistakes_are_said(tmp_path, text, message):
+    written(tmp_path, PYRAMID, "pyramid.yaml")
+    assert message in refused(tmp_path, f"extends: pyramid.yaml\n{text}\n")
+
+
+BUDGETS = st.lists(st.integers(1, 12) | st.floats(0.05, 1), min_size=1, max_size=3)
+
+
+@settings(max_examples=60)
+@given(token_sets(), BUDGETS)
+def test_each_place_keeps_what_its_budget_says_of_the_prompt(tokens, budgets):
+    budgets = sorted(budgets, key=lambda budget: (isinstance(budget, int), -budget))
+    stages = [{"at": {"layer": layer}, "budget": budget} for layer, budget in enumerate(budgets)]
+    pipeline = pk.load("uniform_grid").swap(stages=stages)
+    left, room = tokens.present, tokens.counts
+    for cut in pipeline.cuts:
+        batch = pk.TokenBatch(tokens.features, tokens.positions, left, total=tokens.counts)
+        kept = cut(batch).kept
+        room = room_for(tokens.counts, cut.budget).minimum(room)
+        assert torch.equal(kept.sum(-1), room)
+        assert not (kept & ~left).any()
+        left = kept
+    assert torch.equal(pipeline(tokens).kept, left)
+    assert torch.equal(pipeline(tokens, engine="device").settled().kept, left)
