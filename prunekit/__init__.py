@@ -46,6 +46,7 @@ from prunekit.tokens import (
     Signal,
     TextAttention,
     TokenBatch,
+    WeightGradient,
 )
 
 __all__ = [
@@ -88,6 +89,7 @@ __all__ = [
     "TokenError",
     "UnknownName",
     "UnsupportedModel",
+    "WeightGradient",
     "blend",
     "hookimpl",
     "installed",
