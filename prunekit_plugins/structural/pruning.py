@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from prunekit import ConfigError, Pipeline, UnsupportedModel, WeightGradient
-from prunekit_plugins.structural.channels import Group, tokens_of, weights_of
+from prunekit_plugins.structural.channels import Group, Part, tokens_of, weights_of
 from prunekit_plugins.structural.independence import independent
 from prunekit_plugins.structural.removal import Forward, groups_in, remove, traced
 from prunekit_plugins.structural.report import Report, Thinned, Whole
@@ -79,7 +79,10 @@ def prune(
         parameters=(parameters, _count(pruned)),
         flops=(flops, _flops(pruned, forward)),
         thinned=tuple(map(_told, groups, kept)),
-        whole=(*whole, *(Whole(each.root, each.channels, MIXED) for each in found if each not in groups)),
+        whole=(
+            *whole,
+            *(Whole(_names(each.writers), each.channels, MIXED) for each in found if each not in groups),
+        ),
     )
     return Pruned(_like(pruned, model), report)
 
@@ -159,9 +162,8 @@ def _kept(
 
 
 def _told(group: Group, channels: Sequence[int]) -> Thinned:
-    return Thinned(
-        tuple(part.layer for part in group.writers),
-        tuple(part.layer for part in group.readers),
-        group.channels,
-        tuple(channels),
-    )
+    return Thinned(_names(group.writers), _names(group.readers), group.channels, tuple(channels))
+
+
+def _names(parts: Sequence[Part]) -> tuple[str, ...]:
+    return tuple(part.layer for part in parts)

@@ -71,7 +71,7 @@ def groups_in(model: nn.Module, graph: Any) -> tuple[list[Group], list[Whole]]:
             else:
                 (writers if writes else readers).append(Part(names[layer], _axis(layer, writes), entries))
         if reasons:
-            whole.append(Whole(names[root], channels, reasons[0]))
+            whole.append(Whole(_writers(members, graph, names), channels, reasons[0]))
         else:
             groups.append(Group(names[root], channels, tuple(writers), tuple(readers)))
     return groups, whole
@@ -118,6 +118,15 @@ def _ties(members: Any, times: Counter[nn.Parameter]) -> Iterator[str]:
         )
         if shared:
             yield "their weights are used in another layer too"
+
+
+def _writers(members: Any, graph: Any, names: Mapping[nn.Module, str]) -> tuple[str, ...]:
+    return tuple(
+        names[member.dep.target.module]
+        for member in members
+        if isinstance(member.dep.target.module, (_ConvNd, nn.Linear))
+        and graph.is_out_channel_pruning_fn(member.dep.handler)
+    )
 
 
 def _entries(member: Any, channels: int) -> Tensor | None:

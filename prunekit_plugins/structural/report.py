@@ -28,12 +28,12 @@ class Whole:
     """A group of channels that was left whole.
 
     Attributes:
-        layer: A layer that writes them.
+        writers: The layers that write them.
         channels: How many there are.
         reason: Why they cannot be taken apart.
     """
 
-    layer: str
+    writers: tuple[str, ...]
     channels: int
     reason: str
 
@@ -63,11 +63,16 @@ class Report:
         rows = [
             ("parameters", _saving(*self.parameters)),
             ("FLOPs", _saving(*self.flops)),
-            *((" + ".join(each.writers), f"{each.channels} → {len(each.kept)}") for each in self.thinned),
-            *((each.layer, f"{each.channels} left whole: {each.reason}") for each in self.whole),
+            *((_names(each.writers), f"{each.channels} → {len(each.kept)}") for each in self.thinned),
+            *((_names(each.writers), f"{each.channels} left whole: {each.reason}") for each in self.whole),
         ]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _names(layers: tuple[str, ...]) -> str:
+    first, *others = layers
+    return f"{first} + {len(others)} more" if len(others) > 1 else " + ".join(layers)
 
 
 def _saving(before: int, after: int) -> str:
