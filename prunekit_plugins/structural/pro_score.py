@@ -29,7 +29,7 @@ class ProScore(ImportanceScorer):
         atan((t² (1 - k²) - 4 t k) / (√(1 - 2 t k + t²) + |1 + t k|)²)
 
     which for a small rate is -rate · w·g: up to the rate, the first-order estimate of how much the loss grows
-    without the filter. Where several layers write a channel, each has its own filter, and the score is their mean.
+    without the filter. Where several layers write a channel, each has its own filter, and the mean counts.
 
     Length does not matter. Where a filter is c · w and what reads it is divided by c (c > 0 through a ReLU),
     the network is the same function, and its loss in a filter v is the old loss in v / c. So the gradient is

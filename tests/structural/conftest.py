@@ -1,4 +1,4 @@
-"""Everything here but what a missing extra says needs that extra."""
+"""These tests need torch-pruning, but for what is said where it is missing."""
 
 from importlib.util import find_spec
 
