@@ -47,6 +47,7 @@ from prunekit.tokens import (
     Signal,
     TextAttention,
     TokenBatch,
+    WeightGradient,
 )
 
 __all__ = [
@@ -89,6 +90,7 @@ __all__ = [
     "TokenError",
     "UnknownName",
     "UnsupportedModel",
+    "WeightGradient",
     "blend",
     "hookimpl",
     "installed",

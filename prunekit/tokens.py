@@ -61,6 +61,16 @@ class PaddedShare(Signal):
     """The share of each token's patch that is padding around the image: `Float[batch, tokens]` in [0, 1]."""
 
 
+@dataclass(frozen=True, slots=True)
+class WeightGradient(Signal):
+    """The gradient of a loss in a channel's weights, where tokens are channels.
+
+    `Float[batch, layers, width, tokens]`: a channel is written by one layer, or by several whose outputs are
+    added. Its features are its weights in each of them in turn, `layers · width` numbers; layers that are
+    narrower than the widest are padded with 0.
+    """
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenBatch:
     """The visual tokens of B samples, padded to N, at the place of pruning.

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import prunekit as pk
-from prunekit import TextAttention
+from prunekit import TextAttention, WeightGradient
 from prunekit.budget import room_for
 from prunekit.testing import token_sets
 
@@ -42,8 +42,10 @@ def shipped(name, prior_file):
 def tiles(images, device):
     """Images of two tiles each."""
     attention = torch.rand(images, 4, 128, device=device)
+    gradient = torch.rand(images, 2, 8, 128, device=device)
     features = torch.randn(images, 128, 16, device=device)
-    return pk.TokenBatch.grid(features, 8, 8, signals={ATTENTION: attention})
+    signals = {ATTENTION: attention, WeightGradient(): gradient}
+    return pk.TokenBatch.grid(features, 8, 8, signals=signals)
 
 
 @pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS)

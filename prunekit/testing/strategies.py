@@ -14,7 +14,7 @@ Hypothesis draws the shape of a case and one seed; the seed decides the contents
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from random import Random
 from types import MappingProxyType
@@ -25,11 +25,22 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from prunekit.graph import SparseGraph
-from prunekit.tokens import Candidates, Kept, PaddedShare, Room, Scores, Signal, TextAttention, TokenBatch
+from prunekit.tokens import (
+    Candidates,
+    Kept,
+    PaddedShare,
+    Room,
+    Scores,
+    Signal,
+    TextAttention,
+    TokenBatch,
+    WeightGradient,
+)
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 DIM = 8
 HEADS = 2
+LAYERS = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -187,16 +198,25 @@ def _garbage(random: Random) -> float:
     return random.choice([float("nan"), float("inf"), -1e4, 0.0])
 
 
+_AXES: Mapping[type[Signal], tuple[int, ...]] = MappingProxyType(
+    {TextAttention: (HEADS,), WeightGradient: (LAYERS, DIM // LAYERS)}
+)
+"""The axes that signals have between batch and tokens."""
+
+
 def _signal(signal: Signal, present: Bool[Tensor, "batch tokens"], random: Random) -> Tensor:
     """The signal at every token, garbage at padding."""
     batch, length = present.shape
-    lead = (batch, HEADS) if isinstance(signal, TextAttention) else (batch,)
+    axes = _AXES.get(type(signal), ())
+    lead = (batch, *axes)
     top, unit = (16, 1024) if isinstance(signal, TextAttention) else (8, 8)
     generator = torch.Generator().manual_seed(random.getrandbits(31))
     values = torch.randint(0, top + 1, (*lead, length), generator=generator) / unit
+    if isinstance(signal, WeightGradient):
+        values = 2 * values - 1
     if isinstance(signal, PaddedShare):
         values = values.masked_fill(torch.rand(values.shape, generator=generator) < 0.5, 0.0)
-    here = present if len(lead) == 1 else present[:, None]
+    here = present.reshape(batch, *(1 for _ in axes), length)
     return values.masked_fill(~here, _garbage(random))
 
 
