@@ -90,11 +90,11 @@ class Attachment:
                 "This model is being pruned already; leave that `with attach(…)` block first."
             )
         shape = Shape.read(module)
-        pruning = Pruning(shape, decoder.cuts, decoder.implementation)
+        pruner = Pruner(decoder, self._cuts, self._chooser, self._rotary)
+        pruning = Pruning(shape, decoder.cuts, decoder.implementation, pruner.mark)
         with ExitStack() as stack:
             _attached.add(module)
             stack.callback(_attached.discard, module)
-            pruner = Pruner(decoder, self._cuts, self._chooser, self._rotary)
             Hooks(decoder, self._cuts, pruner, pruning).install(stack)
             self._stack = stack.pop_all()
         return pruning

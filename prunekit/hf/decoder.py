@@ -112,12 +112,6 @@ def refuse_inputs(inputs: Mapping[str, Any]) -> None:
             "attention_mask is not a padding mask (batch, length). Pass one, or none, and leave causal "
             "masks to the model."
         )
-    embeds = inputs.get("inputs_embeds")
-    if inputs.get("input_ids") is None and embeds is not None and embeds.shape[1] > 1:
-        raise UnsupportedModel(
-            "inputs_embeds without input_ids do not say which tokens are visual. Pass input_ids and "
-            "pixel_values."
-        )
 
 
 def refuse_cache(cache: object) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from prunekit.errors import TokenError
 from prunekit.hf.grids import Grid
 from prunekit.hf.pictures import Pictures
-from prunekit.hf.places import Places, is_visual
+from prunekit.hf.places import Places
 from prunekit.hf.slots import Slots
 from prunekit.tokens import Selection, Signal
 
@@ -89,16 +89,16 @@ class ForwardPass:
     def beginning(
         cls,
         inputs: Mapping[str, Any],
-        visual_ids: Sequence[int],
+        visual: Bool[Tensor, "batch length"] | None,
         asked: Mapping[str, Any] | None,
         *,
         choosing: bool = True,
     ) -> ForwardPass:
-        """The pass that these arguments begin. Syncs once where there is more than one new token.
+        """The pass that these arguments begin. Syncs once where there may be visual tokens.
 
         Args:
             inputs: The arguments of the forward, by name.
-            visual_ids: The token ids that stand for visual features.
+            visual: Where visual tokens may stand; None where there are none.
             asked: The arguments of the `generate` it belongs to; None outside of one.
             choosing: Whether it is still to be decided what goes on.
 
@@ -109,10 +109,8 @@ class ForwardPass:
         past = 0 if cache is None else int(cache.get_seq_length())
         tokens: Tensor = inputs["inputs_embeds"][..., 0] if ids is None else ids
         real = _real(inputs.get("attention_mask"), tokens, past)
-        visual = torch.zeros_like(real)
-        if ids is not None and tokens.shape[1] > 1:
-            visual = is_visual(ids, visual_ids) & real
-        seen = choosing and tokens.shape[1] > 1 and bool(visual.any())
+        seen = choosing and visual is not None and bool((visual & real).any())
+        visual = torch.zeros_like(real) if visual is None else visual & real
         places = Places.of(visual) if seen else None
         pictures = Pictures.of(inputs, asked, len(real))
         return cls(pictures, past, real, visual, places, Stream(real, visual, places))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 from transformers import Cache
 
@@ -24,6 +25,7 @@ from prunekit.hf.report import Prefill
 from prunekit.hf.rotary import Rotary
 from prunekit.hf.signals import attention_to_visual, prompt_queries
 from prunekit.hf.slots import Slots
+from prunekit.hf.visual import visual_tokens
 from prunekit.kernels.attention import Attending
 from prunekit.tokens import TextAttention
 
@@ -44,26 +46,33 @@ class Pruner:
         self._cuts = {cut.layer: cut for cut in cuts}
         self._chooser = chooser
         self._rotary = rotary
+        self._marked: Tensor | None = None
         self._probing: Cut | None = None
         self._frozen: dict[int, Keep] = {}
 
     def begin(self, inputs: Mapping[str, Any]) -> ForwardPass:
         """The pass that these arguments of the model's forward begin.
 
+        Visual tokens are told by their ids, of embeddings by those of placeholders or by a mark.
+
         Raises:
             PrunekitError: They cannot be followed, and why; nothing has run yet.
         """
         refuse_changes(self._decoder)
         refuse_inputs(inputs)
-        forward = ForwardPass.beginning(
-            inputs, self._decoder.visual_ids, self.asked, choosing=not self._frozen
-        )
+        visual = visual_tokens(self._decoder, inputs, self._marked)
+        self._marked = None
+        forward = ForwardPass.beginning(inputs, visual, self.asked, choosing=not self._frozen)
         ledger = Ledger.of(inputs.get("past_key_values"))
         if ledger is not None:
             ledger.check(self._decoder.cuts, forward.past)
         if forward.places is not None:
             forward.started = now(forward.real.device)
         return forward
+
+    def mark(self, visual: Bool[Tensor, "batch length"]) -> None:
+        """Says where the visual tokens of the next prompt stand."""
+        self._marked = visual
 
     def see(
         self,

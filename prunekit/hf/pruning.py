@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+
+from jaxtyping import Bool
+from torch import Tensor
 
 from prunekit.errors import PrunekitError
 from prunekit.hf.report import Prefill, Report, report
@@ -21,6 +25,7 @@ class Pruning:
         shape: The sizes of the decoder.
         cuts: The pruning layers.
         attention: The attention implementation.
+        marks: Who is told where visual tokens stand.
         selections: What is left of each pruned prompt, newest last; only the newest 1024 are remembered,
             and only the newest holds on to its graph, and so to hidden states.
         by_cut: What the newest prompt was left with by each cut, the last of them being its selection.
@@ -31,10 +36,21 @@ class Pruning:
     shape: Shape
     cuts: tuple[int, ...]
     attention: str
+    marks: Callable[[Tensor], None]
     selections: list[Selection] = field(default_factory=list[Selection])
     by_cut: tuple[Selection, ...] = ()
     prompts: int = 0
     newest: Prefill | None = None
+
+    def mark(self, visual: Bool[Tensor, "batch length"]) -> None:
+        """Says where the visual tokens of the next prompt stand, one given as embeddings without ids.
+
+        Where the pictures come with the prompt there is no need: their placeholders are found.
+
+        Args:
+            visual: True where a visual token stands.
+        """
+        self.marks(visual)
 
     def add(self, by_cut: tuple[Selection, ...], facts: Prefill) -> None:
         """Remembers a pruned prompt."""
