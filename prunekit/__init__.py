@@ -46,6 +46,8 @@ from prunekit.tokens import (
     Signal,
     TextAttention,
     TokenBatch,
+    VisionAttention,
+    VisionKeys,
 )
 
 __all__ = [
@@ -88,6 +90,8 @@ __all__ = [
     "TokenError",
     "UnknownName",
     "UnsupportedModel",
+    "VisionAttention",
+    "VisionKeys",
     "blend",
     "hookimpl",
     "installed",

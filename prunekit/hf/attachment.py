@@ -21,9 +21,11 @@ from prunekit.hf.pruning import Pruning
 from prunekit.hf.rotary import Rotary
 from prunekit.hf.shape import Shape
 from prunekit.hf.signals import refuse_unknown
+from prunekit.hf.vision import Sight
 from prunekit.tokens import Signal
 
 Positions = Literal["keep", "repack"]
+Features = Literal["decoder", "vision"]
 
 _attached: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 """The language models with hooks on."""
@@ -36,6 +38,7 @@ def attach(
     layer: int,
     needs: Collection[Signal] = (),
     positions: Positions = "keep",
+    features: Features = "decoder",
     adapters: Sequence[Adapter] = (),
 ) -> Attachment:
     """Prunes the visual tokens of what `model` reads, inside a `with` block.
@@ -58,6 +61,8 @@ def attach(
             query and key projections of one more layer.
         positions: `keep` leaves each token its rotary position; `repack` closes the gaps from `layer` on, so
             that the tokens of a row stand at 0, 1, 2, … (Sliding windows go by the old distances either way.)
+        features: `decoder`, a token's features are its hidden state at the entry of `layer`; `vision`, what
+            enters the model's own projector for it, and 0 for tokens that come from no patch.
         adapters: Asked in order for the grid of the visual tokens, before the generic rule.
 
     Raises:
@@ -66,9 +71,12 @@ def attach(
     refuse_unknown(needs)
     if positions not in ("keep", "repack"):
         raise UnsupportedModel(f"positions is 'keep' or 'repack'; got {positions!r}.")
+    if features not in ("decoder", "vision"):
+        raise UnsupportedModel(f"features is 'decoder' or 'vision'; got {features!r}.")
     decoder = find_decoder(model, layer)
+    sight = Sight.of(model, needs, features=features == "vision")
     rotary = Rotary.of(decoder) if positions == "repack" else None
-    return Attachment(decoder, Chooser(select, needs, adapters, model.config), rotary)
+    return Attachment(decoder, Chooser(select, needs, adapters, model.config, sight), rotary)
 
 
 class Attachment:
@@ -97,6 +105,8 @@ class Attachment:
             _attached.add(module)
             stack.callback(_attached.discard, module)
             pruner = Pruner(decoder, self._chooser, self._rotary)
+            if self._chooser.sight is not None:
+                self._chooser.sight.install(stack)
             Hooks(decoder, pruner, pruning).install(stack, frozenset(self._chooser.needs))
             self._stack = stack.pop_all()
         return pruning

@@ -17,6 +17,7 @@ from prunekit.hf.grids import Adapter, GenericAdapter, positions_on
 from prunekit.hf.places import Places
 from prunekit.hf.signals import padding_of
 from prunekit.hf.slots import gather
+from prunekit.hf.vision import Seen, Sight
 from prunekit.tokens import PaddedShare, Selection, Signal, TokenBatch
 
 Select = Callable[[TokenBatch], Selection]
@@ -33,12 +34,14 @@ class Chooser:
         adapters: Asked in order for the grids of the visual tokens; then the known families, and the
             generic one last.
         config: The model's configuration.
+        sight: What the vision tower shows of the tokens; None where nobody asks.
     """
 
     select: Select
     needs: Collection[Signal]
     adapters: Sequence[Adapter]
     config: Any
+    sight: Sight | None
 
     def __call__(
         self, forward: ForwardPass, places: Places, states: Float[Tensor, "batch length dim"]
@@ -60,8 +63,12 @@ class Chooser:
         signals = dict(forward.signals)
         if PaddedShare() in self.needs:
             signals[PaddedShare()] = padding_of(pictures, told, places)
-        features = gather(states, places.index, -2).to(places.index.device)
-        features = features.masked_fill(~places.present[..., None], 0)
+        seen = Seen({}) if self.sight is None else self.sight.seen(forward, places)
+        signals |= seen.signals
+        features = seen.features
+        if features is None:
+            features = gather(states, places.index, -2).to(places.index.device)
+            features = features.masked_fill(~places.present[..., None], 0)
         positions = positions_on(grids, places.counts, places.index.device)
         return TokenBatch(features, positions, places.present, MappingProxyType(signals))
 

@@ -14,6 +14,7 @@ from prunekit.hf import deepstack
 from prunekit.hf.capture import Tap
 from prunekit.hf.decoder import Decoder, refuse_generation
 from prunekit.hf.forward import Arguments, ForwardPass
+from prunekit.hf.override import override
 from prunekit.hf.pruner import Pruner
 from prunekit.hf.pruning import Pruning
 from prunekit.hf.signals import text_attention
@@ -49,8 +50,8 @@ class Hooks:
             stack.callback(handle.remove)
         self._tap(stack, self._decoder.layer - 1, text_attention(needs, "previous"))
         self._tap(stack, self._decoder.layer, text_attention(needs, "same"))
-        _override(stack, model, "generate", self._generate)
-        _override(stack, module, deepstack.METHOD, self._deepstack)
+        override(stack, model, "generate", self._generate)
+        override(stack, module, deepstack.METHOD, self._deepstack)
 
     def _tap(self, stack: ExitStack, number: int, signals: list[TextAttention]) -> None:
         if signals:
@@ -141,15 +142,3 @@ def _by_name(module: nn.Module, given: tuple[Any, ...], named: Arguments) -> Arg
 def _parameters(kind: type[nn.Module]) -> tuple[str, ...]:
     """The parameters of a module's forward, itself left out; asked for in every layer of every step."""
     return tuple(inspect.signature(kind.forward).parameters)[1:]
-
-
-def _override(stack: ExitStack, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-    """Puts something made from it in place of a method of this one object, if it has that method."""
-    if not hasattr(owner, name):
-        return
-    own, value = owner.__dict__, make(getattr(owner, name))
-    if name in own:
-        stack.callback(own.__setitem__, name, own[name])
-    else:
-        stack.callback(own.pop, name, None)
-    own[name] = value
