@@ -25,7 +25,18 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from prunekit.graph import SparseGraph
-from prunekit.tokens import Candidates, Kept, PaddedShare, Room, Scores, Signal, TextAttention, TokenBatch
+from prunekit.tokens import (
+    Candidates,
+    Kept,
+    PaddedShare,
+    Room,
+    Scores,
+    Signal,
+    TextAttention,
+    TokenBatch,
+    VisionAttention,
+    VisionKeys,
+)
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 DIM = 8
@@ -190,13 +201,17 @@ def _garbage(random: Random) -> float:
 def _signal(signal: Signal, present: Bool[Tensor, "batch tokens"], random: Random) -> Tensor:
     """The signal at every token, garbage at padding."""
     batch, length = present.shape
-    lead = (batch, HEADS) if isinstance(signal, TextAttention) else (batch,)
-    top, unit = (16, 1024) if isinstance(signal, TextAttention) else (8, 8)
+    heads = (TextAttention, VisionAttention, VisionKeys)
+    lead = (batch, *((HEADS,) if isinstance(signal, heads) else ()))
+    lead = (*lead, DIM) if isinstance(signal, VisionKeys) else lead
+    top, unit = (16, 1024) if isinstance(signal, (TextAttention, VisionAttention)) else (8, 8)
     generator = torch.Generator().manual_seed(random.getrandbits(31))
     values = torch.randint(0, top + 1, (*lead, length), generator=generator) / unit
+    if isinstance(signal, VisionKeys):
+        values = 2 * values - 1
     if isinstance(signal, PaddedShare):
         values = values.masked_fill(torch.rand(values.shape, generator=generator) < 0.5, 0.0)
-    here = present if len(lead) == 1 else present[:, None]
+    here = present.view(batch, *(1 for _ in lead[1:]), length)
     return values.masked_fill(~here, _garbage(random))
 
 
