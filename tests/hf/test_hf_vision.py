@@ -36,6 +36,7 @@ from test_hf_layout import tokens_of
 from torch import Tensor
 from transformers import AttentionInterface
 
+import prunekit as pk
 from prunekit import PrunekitError, Signal, TextAttention, TokenBatch, UnsupportedModel
 from prunekit import VisionAttention as Attention
 from prunekit import VisionKeys as Keys
@@ -486,3 +487,20 @@ def test_pictures_that_were_looked_at_before_are_refused() -> None:
             pytest.raises(PrunekitError, match=r"36 tokens of images.*showed 0"),
         ):
             case.model(**inputs, mm_encoder_outputs={"image": early})
+
+
+def test_a_pipeline_keeps_what_the_class_token_looks_at() -> None:
+    case = llava("sdpa", [[16], [16, 16]])
+    scorer = {"use": "vision_attention", "heads": "sum", "layer": -1}
+    pipeline = pk.load("fastv").swap(importance=scorer, bias=None, budget=0.25)
+    with torch.no_grad(), pipeline.attach(case.model) as pruning:
+        case.model(**case.inputs)
+    tower = tower_of(case.model)
+    tower.set_attn_implementation("eager")
+    with torch.no_grad():
+        maps = tower(case.inputs["pixel_values"], output_attentions=True).attentions
+    seen = maps[-1][:, :, 0, 1:].sum(1)
+    best = [seen[:1].flatten().topk(4).indices, seen[1:].flatten().topk(8).indices]
+    kept = pruning.selections[0].indices
+    assert kept[0, :4].tolist() == best[0].sort().values.tolist()
+    assert kept[1].tolist() == best[1].sort().values.tolist()
