@@ -47,6 +47,8 @@ from prunekit.tokens import (
     Signal,
     TextAttention,
     TokenBatch,
+    VisionAttention,
+    VisionKeys,
     WeightGradient,
 )
 
@@ -90,6 +92,8 @@ __all__ = [
     "TokenError",
     "UnknownName",
     "UnsupportedModel",
+    "VisionAttention",
+    "VisionKeys",
     "WeightGradient",
     "blend",
     "hookimpl",

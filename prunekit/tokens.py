@@ -57,6 +57,36 @@ class TextAttention(Signal):
 
 
 @dataclass(frozen=True, slots=True)
+class VisionAttention(Signal):
+    """The attention inside the vision tower to the patch of each visual token: `Float[batch, heads, tokens]`.
+
+    An ordinary softmax over all patches that a patch sees: those of its image, tile or window. A token made
+    of several patches has their mean, one made of none (a newline) has 0.
+
+    Attributes:
+        layer: The layer of the vision tower; negative ones count from its end, as in lists.
+        query: `cls`, the class token; `mean`, the mean of all patches that see the token's, the class token
+            among them; `auto`, `cls` for towers that have a class token and else `mean`.
+    """
+
+    layer: int = -2
+    query: Literal["auto", "cls", "mean"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class VisionKeys(Signal):
+    """The keys of the vision tower for each visual token's patch: `Float[batch, heads, dim, tokens]`.
+
+    As attention meets them, normed and rotated. Of several patches the mean, of none 0.
+
+    Attributes:
+        layer: The layer of the vision tower; negative ones count from its end, as in lists.
+    """
+
+    layer: int = -2
+
+
+@dataclass(frozen=True, slots=True)
 class PaddedShare(Signal):
     """The share of each token's patch that is padding around the image: `Float[batch, tokens]` in [0, 1]."""
 

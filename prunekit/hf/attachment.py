@@ -22,6 +22,7 @@ from prunekit.hf.pruning import Pruning
 from prunekit.hf.rotary import Rotary
 from prunekit.hf.shape import Shape
 from prunekit.hf.signals import refuse_unknown
+from prunekit.hf.vision import Sight
 
 Positions = Literal["keep", "repack"]
 
@@ -62,8 +63,13 @@ def attach(
     if positions not in ("keep", "repack"):
         raise UnsupportedModel(f"positions is 'keep' or 'repack'; got {positions!r}.")
     decoder = find_decoder(model, [cut.layer for cut in cuts])
+    sight = Sight.of(
+        model,
+        dict.fromkeys(need for cut in cuts for need in cut.needs),
+        features=any(cut.features == "vision" for cut in cuts),
+    )
     rotary = Rotary.of(decoder) if positions == "repack" else None
-    return Attachment(decoder, cuts, Chooser(adapters, model.config), rotary)
+    return Attachment(decoder, cuts, Chooser(adapters, model.config, sight), rotary)
 
 
 class Attachment:
@@ -95,6 +101,8 @@ class Attachment:
         with ExitStack() as stack:
             _attached.add(module)
             stack.callback(_attached.discard, module)
+            if self._chooser.sight is not None:
+                self._chooser.sight.install(stack)
             Hooks(decoder, self._cuts, pruner, pruning).install(stack)
             self._stack = stack.pop_all()
         return pruning

@@ -19,7 +19,9 @@ from transformers import AttentionInterface
 from prunekit.errors import UnsupportedModel
 from prunekit.kernels.attention import Attending
 
-NAME = "prunekit_capture"
+NAME, FLASH = "prunekit_capture", "prunekit_flash_capture"
+"""Where a module asks whether its attention is some flash kernel, it looks for the word in the name."""
+
 TAP = "_prunekit_tap"
 
 
@@ -34,12 +36,12 @@ class Tap:
         self._attention = attention
         self._see = see
         self._config: Any = attention.config
-        self._function = _attention_function(attention)
+        self._function = attention_function(attention)
 
     def open(self) -> None:
         """Swaps the module's config for a copy."""
         tapped = copy.copy(self._config)
-        tapped._attn_implementation_internal = NAME
+        tapped._attn_implementation_internal = FLASH if "flash" in tapped._attn_implementation else NAME
         setattr(tapped, TAP, self)
         self._attention.config = tapped  # pyright: ignore[reportArgumentType]
 
@@ -79,27 +81,38 @@ def _attending(
         settings.get("scaling") or query.shape[-1] ** -0.5,
         settings.get("softcap"),
         getattr(attention, "sliding_window", None) or None,
+        starts=settings.get("cu_seq_lens_q"),
     )
 
 
-def _attention_function(attention: nn.Module) -> Callable[..., Any]:
-    """The function the module would call, found where its own code looks for it."""
+def attention_function(attention: nn.Module) -> Callable[..., Any]:
+    """The function the module would call, found where its own code looks for it.
+
+    Raises:
+        UnsupportedModel: It would call none.
+    """
     scope = inspect.unwrap(type(attention).forward).__globals__
     name = getattr(attention.config, "_attn_implementation", None)
     functions = {"eager": scope.get("eager_attention_forward"), **scope.get("ALL_ATTENTION_FUNCTIONS", {})}
     if functions.get(name) is None:
         raise UnsupportedModel(
             f"{type(attention).__name__} does not compute its attention ({name}) through transformers' "
-            "attention interface, so prunekit cannot see it. Use a pipeline without TextAttention."
+            "attention interface, so prunekit cannot see it. Use a pipeline that asks for no attention."
         )
     return functions[name]
 
 
 def _capture(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **settings: Any
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **settings: Any,
 ) -> Any:
     tap: Tap = getattr(module.config, TAP)
-    return tap.run(query, key, value, mask, **settings)
+    return tap.run(query, key, value, attention_mask, **settings)
 
 
 AttentionInterface.register(NAME, _capture)
+AttentionInterface.register(FLASH, _capture)

@@ -18,6 +18,7 @@ from prunekit.hf.grids import Adapter, GenericAdapter, positions_on
 from prunekit.hf.places import Places
 from prunekit.hf.signals import padding_of
 from prunekit.hf.slots import gather
+from prunekit.hf.vision import Sight
 from prunekit.tokens import PaddedShare, Selection, TokenBatch
 
 
@@ -32,10 +33,12 @@ class Chooser:
         adapters: Asked in order for the grids of the visual tokens; then the known families, and the
             generic one last.
         config: The model's configuration.
+        sight: What the vision tower shows of the tokens; None where nobody asks.
     """
 
     adapters: Sequence[Adapter]
     config: Any
+    sight: Sight | None
 
     def __call__(
         self, forward: ForwardPass, cut: Cut, places: Places, states: Float[Tensor, "batch length dim"]
@@ -60,10 +63,16 @@ class Chooser:
         pictures, left = forward.pictures, forward.stream.places or places
         if forward.grids is None:
             forward.grids = self._adapter().grids(pictures.once(places.runs), pictures.inputs, self.config)
+        if self.sight is not None and forward.seen is None:
+            forward.seen = self.sight.seen(forward, places)
         signals = dict(forward.signals.get(cut.layer, {}))
+        if forward.seen is not None:
+            signals |= {need: value for need, value in forward.seen.signals.items() if need in cut.needs}
         if PaddedShare() in cut.needs:
             signals[PaddedShare()] = padding_of(pictures, forward.grids, places)
-        features = gather(states, left.index, -2).to(left.index.device)
+        features = forward.seen.features if forward.seen and cut.features == "vision" else None
+        if features is None:
+            features = gather(states, left.index, -2).to(left.index.device)
         features = features.masked_fill(~left.present[..., None], 0)
         positions = positions_on(pictures.repeated(forward.grids), places.counts, places.index.device)
         total = places.present.sum(-1)

@@ -25,10 +25,11 @@ class Cut:
         layer: The first decoder layer to run on fewer tokens; 0 prunes before the language model.
         needs: What `select` wants to find in `TokenBatch.signals`. `TextAttention(layer="same")` costs the
             query and key projections of one more layer.
-        features: Whose features the tokens carry.
+        features: `decoder`, a token's features are its hidden state at the entry of `layer`; `vision`, what
+            enters the model's own projector for it, and 0 for tokens that come from no patch.
 
     Raises:
-        UnsupportedModel: There is no attention before layer 0.
+        UnsupportedModel: There are no such features, or no attention before layer 0.
     """
 
     select: Select
@@ -37,6 +38,8 @@ class Cut:
     features: Source = "decoder"
 
     def __post_init__(self) -> None:
+        if self.features not in ("decoder", "vision"):
+            raise UnsupportedModel(f"features is 'decoder' or 'vision'; got {self.features!r}.")
         for need in self.text_attention("previous") if self.layer == 0 else ():
             raise UnsupportedModel(
                 f"{need} is the attention of the layer before the pruning layer, and there is none before "

@@ -19,6 +19,7 @@ from prunekit.tokens import Selection, Signal
 
 if TYPE_CHECKING:
     from prunekit.hf.plan import Plan
+    from prunekit.hf.vision import Seen
 
 Arguments = dict[str, Any]
 """The keyword arguments of a forward."""
@@ -65,6 +66,7 @@ class ForwardPass:
         stream: What of them enters the next layer.
         signals: For each cut what was captured for it.
         grids: How the visual tokens lie, for each row that is told of, once that was asked for.
+        seen: What the vision tower showed of them, once that was asked for.
         plans: For each cut what the layers from it on are given instead; none where that is what they are
             given anyway.
         selections: For each cut what was chosen there.
@@ -80,6 +82,7 @@ class ForwardPass:
     stream: Stream
     signals: dict[int, dict[Signal, Tensor]] = field(default_factory=dict[int, dict[Signal, Tensor]])
     grids: Sequence[Sequence[Grid]] | None = None
+    seen: Seen | None = None
     plans: dict[int, Plan] = field(default_factory=dict[int, "Plan"])
     selections: dict[int, Selection] = field(default_factory=dict[int, Selection])
     started: float = 0.0

@@ -15,6 +15,7 @@ from prunekit.hf.capture import Tap
 from prunekit.hf.cut import Cut
 from prunekit.hf.decoder import Decoder, refuse_generation
 from prunekit.hf.forward import Arguments, ForwardPass
+from prunekit.hf.override import override
 from prunekit.hf.pruner import Pruner
 from prunekit.hf.pruning import Pruning
 from prunekit.kernels.attention import Attending
@@ -51,8 +52,8 @@ class Hooks:
         for cut in self._cuts:
             self._tap(stack, cut, cut.layer - 1, cut.text_attention("previous"))
             self._tap(stack, cut, cut.layer, cut.text_attention("same"))
-        _override(stack, model, "generate", self._generate)
-        _override(stack, module, deepstack.METHOD, self._deepstack)
+        override(stack, model, "generate", self._generate)
+        override(stack, module, deepstack.METHOD, self._deepstack)
 
     def _tap(self, stack: ExitStack, cut: Cut, number: int, signals: list[TextAttention]) -> None:
         if signals:
@@ -146,15 +147,3 @@ def _by_name(module: nn.Module, given: tuple[Any, ...], named: Arguments) -> Arg
 def _parameters(kind: type[nn.Module]) -> tuple[str, ...]:
     """The parameters of a module's forward, itself left out; asked for in every layer of every step."""
     return tuple(inspect.signature(kind.forward).parameters)[1:]
-
-
-def _override(stack: ExitStack, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-    """Puts something made from it in place of a method of this one object, if it has that method."""
-    if not hasattr(owner, name):
-        return
-    own, value = owner.__dict__, make(getattr(owner, name))
-    if name in own:
-        stack.callback(own.__setitem__, name, own[name])
-    else:
-        stack.callback(own.pop, name, None)
-    own[name] = value

@@ -16,7 +16,10 @@ from prunekit.hf.padding import padded_shares
 from prunekit.hf.pictures import Pictures
 from prunekit.hf.places import Places
 from prunekit.kernels.attention import Attending, mean_attention
-from prunekit.tokens import PaddedShare, Signal, TextAttention
+from prunekit.tokens import PaddedShare, Signal, TextAttention, VisionAttention, VisionKeys
+
+CAPTURED = (TextAttention, PaddedShare, VisionAttention, VisionKeys)
+"""The kinds of signals that can be had from a transformers model."""
 
 
 def refuse_unknown(needs: Collection[Signal]) -> None:
@@ -26,10 +29,10 @@ def refuse_unknown(needs: Collection[Signal]) -> None:
         UnsupportedModel: A signal is of an unknown kind.
     """
     for need in needs:
-        if not isinstance(need, (TextAttention, PaddedShare)):
+        if not isinstance(need, CAPTURED):
+            names = ", ".join(kind.__name__ for kind in CAPTURED)
             raise UnsupportedModel(
-                f"Attaching to a transformers model does not capture {need}. Captured are: TextAttention, "
-                "PaddedShare."
+                f"Attaching to a transformers model does not capture {need}. Captured are: {names}."
             )
 
 

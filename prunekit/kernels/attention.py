@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,11 +23,14 @@ class Attending:
     Attributes:
         query: Rotated and normed.
         key: The same, past included, the newest last; fewer heads than queries where they are shared.
-        mask: None (causal), a padding mask (batch, keys), causal beside, or a full one (batch | 1, heads | 1,
-            queries, keys), boolean (True sees) or additive.
+        mask: None, a padding mask (batch, keys), or a full one (batch | 1, heads | 1, queries, keys), boolean
+            (True sees) or additive.
         scaling: What products are multiplied by before the softmax.
         softcap: The bound of Gemma's tanh; None for none.
         window: How far back a query sees, where only a mask would say so otherwise.
+        causal: Whether a query sees no key after it, where no full mask says so.
+        starts: Where each of several sequences begins that are packed into one and do not see each other,
+            and where the last one ends; None for one sequence.
     """
 
     query: Float[Tensor, "batch heads queries dim"]
@@ -35,6 +39,17 @@ class Attending:
     scaling: float
     softcap: float | None = None
     window: int | None = None
+    causal: bool = True
+    starts: Int[Tensor, " starts"] | None = None
+
+    def sequences(self) -> Iterator[Attending]:
+        """Each of the packed sequences by itself. Reads their lengths on the host, if there are several."""
+        if self.starts is None:
+            yield self
+            return
+        lengths = self.starts.diff().tolist()
+        for query, key in zip(self.query.split(lengths, 2), self.key.split(lengths, 2), strict=True):
+            yield replace(self, query=query, key=key, starts=None)
 
 
 def mean_attention(
@@ -68,6 +83,32 @@ def attention_rows(
     return masked.softmax(-1)
 
 
+def received_attention(attending: Attending, rows: int = ROWS) -> Float[Tensor, "batch heads keys"]:
+    """The mean attention that each key gets from the queries that see it, in [0, 1]; 0 where none does.
+
+    A query that does not see its own key is padding and does not count. Holds a few tensors (batch, heads,
+    `rows`, keys).
+    """
+    (batch, _, queries, _), keys = attending.query.shape, attending.key.shape[-2]
+    everyone = torch.arange(queries, device=attending.query.device).expand(batch, -1)
+    total, counted = 0, 0
+    for some in everyone.split(rows, 1):
+        sees = _sees(attending, some)
+        real = sees.gather(-1, (some + keys - queries)[..., None])
+        counted += (sees & real).sum(1)
+        total += attention_rows(attending, some).masked_fill_(~real[:, None], 0).sum(2)
+    return total / torch.as_tensor(counted).clamp(min=1)[:, None]
+
+
+def _sees(attending: Attending, wanted: Int[Tensor, "batch wanted"]) -> Bool[Tensor, "batch wanted keys"]:
+    """Which keys the wanted queries see with any head."""
+    mask = attending.mask
+    if mask is None or mask.ndim == 2:
+        return _visible(attending, wanted)[:, 0]
+    mask = _picked(mask.expand(len(wanted), -1, -1, -1), wanted)
+    return (mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2).any(1)
+
+
 def _products(
     attending: Attending, wanted: Int[Tensor, "batch wanted"]
 ) -> Float[Tensor, "batch heads wanted keys"]:
@@ -93,13 +134,15 @@ def _joined(parts: list[Tensor], dim: int) -> Tensor:
 def _visible(
     attending: Attending, wanted: Int[Tensor, "batch wanted"]
 ) -> Bool[Tensor, "batch 1 wanted keys"]:
-    """Which keys a query sees where no full mask says so: none after it, none out of reach, no padding."""
+    """Which keys a query sees where no full mask says so: none after it if causal, none out of reach, no
+    padding.
+    """
     keys = attending.key.shape[-2]
     place = (wanted + keys - attending.query.shape[-2])[:, None, :, None]
     column = torch.arange(keys, device=wanted.device)
-    seen = column <= place
+    seen = column <= place if attending.causal else (column >= 0).expand(*place.shape[:-1], -1)
     if attending.window is not None:
-        seen &= place - column < attending.window
+        seen = seen & (place - column < attending.window)
     return seen if attending.mask is None else seen & attending.mask[:, None, None, -keys:].bool()
 
 

@@ -34,6 +34,8 @@ from prunekit.tokens import (
     Signal,
     TextAttention,
     TokenBatch,
+    VisionAttention,
+    VisionKeys,
     WeightGradient,
 )
 
@@ -199,7 +201,12 @@ def _garbage(random: Random) -> float:
 
 
 _AXES: Mapping[type[Signal], tuple[int, ...]] = MappingProxyType(
-    {TextAttention: (HEADS,), WeightGradient: (LAYERS, DIM // LAYERS)}
+    {
+        TextAttention: (HEADS,),
+        VisionAttention: (HEADS,),
+        VisionKeys: (HEADS, DIM),
+        WeightGradient: (LAYERS, DIM // LAYERS),
+    }
 )
 """The axes that signals have between batch and tokens."""
 
@@ -209,10 +216,10 @@ def _signal(signal: Signal, present: Bool[Tensor, "batch tokens"], random: Rando
     batch, length = present.shape
     axes = _AXES.get(type(signal), ())
     lead = (batch, *axes)
-    top, unit = (16, 1024) if isinstance(signal, TextAttention) else (8, 8)
+    top, unit = (16, 1024) if isinstance(signal, (TextAttention, VisionAttention)) else (8, 8)
     generator = torch.Generator().manual_seed(random.getrandbits(31))
     values = torch.randint(0, top + 1, (*lead, length), generator=generator) / unit
-    if isinstance(signal, WeightGradient):
+    if isinstance(signal, (WeightGradient, VisionKeys)):
         values = 2 * values - 1
     if isinstance(signal, PaddedShare):
         values = values.masked_fill(torch.rand(values.shape, generator=generator) < 0.5, 0.0)

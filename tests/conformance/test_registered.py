@@ -41,6 +41,8 @@ EXEMPT = {
 VARIANTS = [
     ("importance", "text_attention", {"heads": "max", "query": "mean", "layer": "same"}, {}),
     ("importance", "feature_norm", {"order": 1}, {}),
+    ("importance", "vision_attention", {"heads": "max", "query": "mean", "layer": 0}, {}),
+    ("importance", "vision_attention", {"heads": "sum"}, {}),
     ("bias", "measured", {"removal": "difference", "layout": "whole", "resize": "linear"}, {}),
     ("graph", "cosine", {"scaling": "shift"}, {}),
     ("graph", "cosine", {"scaling": "min_max"}, {}),

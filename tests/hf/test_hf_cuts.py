@@ -13,7 +13,7 @@ from masked import dropped_columns, masked
 from torch import Tensor
 
 import prunekit as pk
-from prunekit import Selection, TextAttention, TokenBatch
+from prunekit import Selection, TextAttention, TokenBatch, VisionAttention
 from prunekit.hf import Cut, attach
 from prunekit.hf.pruning import Pruning
 
@@ -214,6 +214,27 @@ def test_later_cuts_see_all_tokens_and_who_is_gone() -> None:
     assert (second.features[second.present] != 0).any(-1).all()
     column = int((case.inputs["input_ids"][0] == IMAGE).nonzero()[0])
     assert torch.equal(first.features[0, 0], states[1][0, column])
+
+
+@pytest.mark.parametrize("family", ["llava", "llava_next", "qwen2_5_vl", "internvl"])
+def test_what_the_vision_encoder_says_serves_every_cut(family: str) -> None:
+    """Chosen by the encoder before the model and again inside; the batch says who is left."""
+    case, need = FAMILIES[family]("sdpa"), VisionAttention(query="mean")
+    seen: list[TokenBatch] = []
+
+    def look(tokens: TokenBatch) -> Selection:
+        seen.append(tokens)
+        return of_those_left(0.6 / len(seen), need)(tokens)
+
+    with torch.no_grad(), attach(case.model, Cut(look, 0, [need], "vision"), Cut(look, 3, [need])) as pruning:
+        pruned = answer(case.model, case.inputs)
+    check_masked(case, pruning, pruned)
+    first, second = seen
+    assert torch.equal(first.signals[need], second.signals[need])
+    assert first.features.shape[-1] != second.features.shape[-1] or not torch.equal(
+        first.features[second.present], second.features[second.present]
+    )
+    assert (second.features[~second.present] == 0).all()
 
 
 def test_a_pipeline_of_several_places() -> None:

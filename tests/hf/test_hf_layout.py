@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ from choosing import keep_all
 from families import FAMILIES, IMAGE, THW, llava
 from safetensors.torch import load_file
 
-from prunekit import PaddedShare, TokenBatch, TokenError, UnsupportedModel
+from prunekit import PaddedShare, Signal, TokenBatch, TokenError, UnsupportedModel
 from prunekit.hf import Cut, GenericAdapter, Grid, attach
 from prunekit.hf.grids import positions_on
 from prunekit.hf.padding import Box, content_boxes, padded_share
@@ -22,7 +23,9 @@ from prunekit.hf.places import Places, visual_token_ids
 GOLDEN = Path(__file__).parents[1] / "golden" / "data"
 
 
-def tokens_of(case: Any, needs: Sequence[Signal] = (), adapters: Sequence[Any] = ()) -> TokenBatch:
+def tokens_of(
+    case: Any, needs: Sequence[Signal] = (), features: Any = "decoder", adapters: Sequence[Any] = ()
+) -> TokenBatch:
     """What a stage is given for the prompts of a case."""
     seen: list[TokenBatch] = []
 
@@ -30,7 +33,7 @@ def tokens_of(case: Any, needs: Sequence[Signal] = (), adapters: Sequence[Any] =
         seen.append(tokens)
         return keep_all(tokens)
 
-    with torch.no_grad(), attach(case.model, Cut(look, layer=2, needs=needs), adapters=adapters):
+    with torch.no_grad(), attach(case.model, Cut(look, 2, needs, features), adapters=adapters):
         case.model(**case.inputs)
     return seen[0]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunekit.kernels import attention as kernel
-from prunekit.kernels.attention import Attending, attention_rows, mean_attention
+from prunekit.kernels.attention import Attending, attention_rows, mean_attention, received_attention
 from prunekit.measuring import Counting
 
 MASKS = ["causal", "padding", "bool", "additive", "bool a head", "additive of one row"]
@@ -30,7 +30,7 @@ def whole_map(attending):
     for query in range(queries):
         for column in range(keys):
             back = query + keys - queries - column
-            if back < 0 or back >= (attending.window or keys):
+            if (attending.causal and back < 0) or back >= (attending.window or keys):
                 products[:, :, query, column] = -torch.inf
     if mask is not None:
         products = products.masked_fill(mask[:, None, None, -keys:] == 0, -torch.inf)
@@ -62,7 +62,7 @@ def attendings(draw):
         seen[..., 0] = True
         mask = seen if "bool" in kind else torch.where(seen, 0.0, torch.finfo(dtype).min).to(dtype)
     softcap, window = draw(st.sampled_from([None, 2.0])), draw(st.sampled_from([None, 1, 3]))
-    return Attending(query, key, mask, dim**-0.5, softcap, window)
+    return Attending(query, key, mask, dim**-0.5, softcap, window, draw(st.booleans()))
 
 
 def some_queries(attending, count, seed):
@@ -124,6 +124,39 @@ def test_blocks_of_any_size_give_the_same(attending, count, rows, keys):
     torch.testing.assert_close(found, expected, equal_nan=True)
 
 
+@settings(max_examples=200)
+@given(attending=attendings(), rows=st.integers(1, 4))
+def test_what_a_key_receives_is_the_mean_over_those_that_see_it(attending, rows):
+    """One query after another; one that does not see its own key is padding."""
+    found = received_attention(attending, rows)
+    everything = whole_map(attending)
+    (batch, _, queries, _), keys = attending.query.shape, attending.key.shape[2]
+    for sample in range(batch):
+        real = [
+            query
+            for query in range(queries)
+            if (everything[sample, :, query, query + keys - queries] > 0).any()
+        ]
+        for column in range(keys):
+            readers = [query for query in real if (everything[sample, :, query, column] > 0).any()]
+            expected = everything[sample, :, readers, column].sum(-1) / max(len(readers), 1)
+            torch.testing.assert_close(found[sample, :, column].double(), expected, rtol=1e-5, atol=1e-6)
+
+
+@given(attending=attendings(), cut=st.integers(0, 9))
+def test_packed_sequences_are_seen_one_by_one(attending, cut):
+    assert list(attending.sequences()) == [attending]
+    length = attending.query.shape[2]
+    key, cut = attending.key[:, :, :length], min(cut, length)
+    packed = replace(attending, key=key, mask=None, starts=torch.tensor([0, cut, length]))
+    first, second = packed.sequences()
+    assert torch.equal(torch.cat([first.query, second.query], 2), packed.query)
+    assert torch.equal(torch.cat([first.key, second.key], 2), packed.key)
+    assert first.key.shape[2] == first.query.shape[2] == cut
+    assert first.starts is None
+    assert (first.scaling, first.causal) == (packed.scaling, packed.causal)
+
+
 def test_queries_that_see_nothing_do_not_reach_the_mean():
     """The padding of a prompt: its own rows are NaN, and it is never counted."""
     query = torch.randn(1, 2, 4, 8, generator=torch.Generator().manual_seed(0))
@@ -159,6 +192,9 @@ def test_no_map_of_all_queries_is_held(dtype):
     assert largest.elements == block
     assert counted.peak_bytes < 4 * 3.5 * block
     assert counted.syncs == 0
+    with Largest() as largest:
+        received_attention(Attending(query[:, :, -512:], key, None, 1.0, causal=False), rows)
+    assert largest.elements == block
     with Largest() as largest:
         last = wanted[:, -1:]
         attention_rows(Attending(query, key, None, 1.0), last)

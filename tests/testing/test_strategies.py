@@ -9,6 +9,7 @@ from prunekit.kernels.cosine import cosine, unit
 from prunekit.testing import choices, token_sets
 
 ATTENTION, PADDED = pk.TextAttention(), pk.PaddedShare()
+SEEN, KEYS = pk.VisionAttention(), pk.VisionKeys()
 
 
 def real_features(tokens):
@@ -97,3 +98,16 @@ def test_unspoilt_sets_hold_finite_numbers_but_for_padding(tokens):
     assert real_features(tokens).isfinite().all()
     assert real_attention(tokens).isfinite().all()
     assert (real_attention(tokens).sum(0) <= 1).all() or len(tokens.features) > 1
+
+
+@settings(max_examples=50)
+@given(token_sets(needs={SEEN, KEYS}, spoilt=False, dtypes=(torch.float32,)))
+def test_what_a_vision_tower_shows_has_heads_and_keys_dimensions(tokens):
+    batch, length = tokens.present.shape
+    assert tokens.signals[SEEN].ndim == 3
+    assert tokens.signals[KEYS].ndim == 4
+    for signal, low in ((SEEN, 0), (KEYS, -1)):
+        found = tokens.signals[signal]
+        assert (len(found), found.shape[-1]) == (batch, length)
+        real = found.movedim(-1, 1)[tokens.present]
+        assert ((real >= low) & (real <= 1)).all()
