@@ -87,10 +87,10 @@ def kind_page(kind: str) -> str:
 
 def pipeline_page() -> str:
     """The page of pipelines as values and as files."""
-    from prunekit.blocks import At
+    from prunekit.blocks import At, Override
     from prunekit.pipeline import Pipeline
 
-    methods = "[stages, needs, swap, validated, __call__, bind, attach]"
+    methods = "[cuts, parts, needs, swap, schedule, scheduled, validated, __call__, bind, attach]"
     names = (
         "budget.Budget",
         "budget.room_for",
@@ -108,8 +108,10 @@ def pipeline_page() -> str:
         "The top-level blocks of a file are the fields of `Pipeline`. A file may also have `extends`: the "
         "pipeline, by name or file, whose blocks hold where it gives none.",
         field_table(Pipeline),
-        "The field of `at`:",
+        "The fields of `at`, for which the word `vision` stands for `{layer: 0, features: vision}`:",
         field_table(At),
+        "The blocks that each of `stages` may give:",
+        field_table(Override),
         f"::: prunekit.pipeline.Pipeline\n    options:\n      members: {methods}\n      filters: []",
         *(f"::: prunekit.{name}" for name in names),
     ]
