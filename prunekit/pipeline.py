@@ -1,29 +1,39 @@
-"""The pipeline: importance, bias, graph and selectors in the one order that makes sense, as a value.
+"""The pipeline: importance, bias, graph, selectors and merger in the one order that makes sense, as a value.
 
-                ┌── importance ──► Scores ──┐
-TokenBatch ─────┼── bias ────────► Bias ────┴─► Scores ─┐
-                └── graph ───────► Graph ───────────────┴─► Candidates ─► select, select … ─► Selection
+             ┌── importance ──► Scores ──┐
+TokenBatch ──┼── bias ────────► Bias ────┴─► Scores ─┐
+             └── graph ───────► Graph ───────────────┴─► Candidates ─► select, select … ─► Selection ─► merge
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 
 import torch
-from jaxtyping import Bool, Int
-from pydantic import BeforeValidator, Field, ValidationError
+from jaxtyping import Bool, Float, Int
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from prunekit.budget import Budget, limit_of, room_for
-from prunekit.errors import ConfigError, PluginError, PrunekitError, TokenError
+from prunekit.errors import ConfigError, PluginError, PrunekitError, TokenError, nearest
 from prunekit.graph import Graph, NoEdges
 from prunekit.kernels.engine import ENGINES, Engine, engine_for
 from prunekit.kernels.ranking import best
 from prunekit.registry import Registry, installed
-from prunekit.stages import BiasEstimator, GraphBuilder, ImportanceScorer, Selector, Site, Stage, bound
+from prunekit.stages import (
+    BiasEstimator,
+    GraphBuilder,
+    ImportanceScorer,
+    Merger,
+    Selector,
+    Site,
+    Stage,
+    bound,
+)
 from prunekit.strict import Strict, mistakes
 from prunekit.tokens import (
     Bias,
@@ -73,9 +83,10 @@ class At(Strict, frozen=True):
 class Pipeline(Strict, frozen=True):
     """A pruning method: stages and where they act. Call it on tokens, or attach it to a model.
 
-    An absent stage is the neutral element: no bias, nothing removed; no graph, no edges. Selectors are a
-    fold: each gets what is kept so far and the room left. Room that none of them uses goes to the best
-    tokens left, so that a selection always has exactly as many tokens as the budget says.
+    An absent stage is the neutral element: no bias, nothing removed; no graph, no edges; no merger, what is
+    dropped is gone. Selectors are a fold: each gets what is kept so far and the room left. Room that none of
+    them uses goes to the best tokens left, so that a selection always has exactly as many tokens as the
+    budget says.
     """
 
     also: ClassVar[tuple[str, ...]] = ("extends",)
@@ -99,12 +110,26 @@ class Pipeline(Strict, frozen=True):
     select: Annotated[tuple[Selector, ...], BeforeValidator(_some)] = Field(
         description="The selectors, in turn; one, or a list."
     )
+    merge: Merger | None = Field(None, description="What dropped tokens leave to kept ones.")
+
+    @field_validator("merge")
+    @classmethod
+    def _after_its_steps(cls, merge: Merger | None, info: ValidationInfo) -> Merger | None:
+        """Refuses a merger that asks for a step there is not."""
+        selectors: tuple[Selector, ...] | None = info.data.get("select")
+        if merge is not None and selectors is not None:
+            steps = (*(selector.use for selector in selectors), REST)
+            for name in sorted(merge.after.difference(steps)):
+                told = f"there is no selector {name!r} to merge after. {nearest(name, steps)}"
+                raise PydanticCustomError("stage", "{told}", {"told": told})
+        return merge
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """All stages, in the order data flows through them."""
         graph = () if self.graph is None else (self.graph,)
-        return (self.importance, *self.bias, *graph, *self.select)
+        merge = () if self.merge is None else (self.merge,)
+        return (self.importance, *self.bias, *graph, *self.select, *merge)
 
     @property
     def needs(self) -> frozenset[Signal]:
@@ -184,7 +209,9 @@ class Pipeline(Strict, frozen=True):
                 partial(self, tokens, "host"),
             ),
         )
-        return selection.settled() if engine == "host" else selection
+        if engine == "host":
+            selection = selection.settled()
+        return selection if self.merge is None else _merged(self.merge, tokens, selection)
 
     def bind(self, site: Site) -> Self:
         """This pipeline with everything found that `auto` stands for at that place.
@@ -256,6 +283,17 @@ def _fitting(scores: Scores, tokens: TokenBatch, stage: Stage) -> Scores:
             f"{tuple(tokens.present.shape)}; it gave {scores.dtype} {tuple(scores.shape)}."
         )
     return scores
+
+
+def _merged(merger: Merger, tokens: TokenBatch, selection: Selection) -> Selection:
+    """The selection with the features after merging."""
+    merged: Float[Tensor, "batch tokens dim"] = _asked(merger, tokens, selection)
+    if merged.shape != tokens.features.shape or not merged.dtype.is_floating_point:
+        raise TokenError(
+            f"The merge stage {merger.use!r} must give float features (batch, tokens, dim) = "
+            f"{tuple(tokens.features.shape)}; it gave {merged.dtype} {tuple(merged.shape)}."
+        )
+    return replace(selection, merged=merged)
 
 
 def _grown(selector: Selector, candidates: Candidates, kept: Kept, room: Room) -> Growth:
