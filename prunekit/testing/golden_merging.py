@@ -104,9 +104,10 @@ def prumerge_plus(inputs: Tensors, params: Mapping[str, Any]) -> dict[str, Tenso
     count, outliers = len(standing), int(standing.sum())
     step = max(int(int(1 / (outliers / count)) / 3), 1) if outliers else count
     sampled = int((~standing[: min(SAMPLED, count) : step]).sum())
+    extra = int(outliers + sampled < count)
     plus = load("prumerge-plus").swap(
-        budget=outliers + sampled + 1,
-        select=["outliers", {"use": "strided", "among": "all", "step": step, "leave": 1}],
+        budget=outliers + sampled + extra,
+        select=["outliers", {"use": "strided", "among": "all", "step": step, "leave": extra}],
     )
     selection = plus(tokens)
     kept = torch.cat([_of(selection, "outliers"), _places(selection.by(["strided"]))])
@@ -224,9 +225,11 @@ def _standing_out(tokens: TokenBatch) -> Kept:
 def _prumerged(
     selection: Selection, attention: Float[Tensor, " tokens"], kept: Int[Tensor, " kept"]
 ) -> dict[str, Tensor]:
-    """PruMerge's outputs: the rows of what is kept, then the one that holds the rest."""
-    rows = torch.cat([kept, _places(selection.by(["rest"]))])
-    return {"cls_attention": attention, "kept_order": kept, "tokens": _features(selection)[rows]}
+    """PruMerge's outputs: the rows of what is kept, and the one that holds the rest; 0 where there is none."""
+    features, rest = _features(selection), _places(selection.by(["rest"]))
+    extra = features[rest] if len(rest) else torch.zeros_like(features[:1])
+    tokens = torch.cat([features[kept], extra])
+    return {"cls_attention": attention, "kept_order": kept, "tokens": tokens}
 
 
 def _selected(tokens: TokenBatch, scores: Scores, steps: Mapping[str, Kept]) -> Selection:
