@@ -57,6 +57,12 @@ KIND_PAGES = {
         "Which tokens to add to those kept: `(candidates, kept, room) -> Kept`. A pipeline has one, or a "
         "list called in turn.",
     ),
+    "merge": (
+        "merge",
+        "Merge",
+        "What dropped tokens leave to kept ones: `(tokens, selection) -> features`. A pipeline has one or "
+        "none. What for: [merging](../explanation/merging.md).",
+    ),
 }
 """For each kind its page, the title, and what it says first."""
 

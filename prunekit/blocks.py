@@ -9,10 +9,10 @@ from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, mode
 from pydantic_core import PydanticCustomError
 
 from prunekit.budget import Budget
-from prunekit.stages import BiasEstimator, GraphBuilder, ImportanceScorer, Selector
+from prunekit.stages import BiasEstimator, GraphBuilder, ImportanceScorer, Merger, Selector
 from prunekit.strict import Strict
 
-NEUTRAL = ("bias", "graph")
+NEUTRAL = ("bias", "graph", "merge")
 """The blocks that a pipeline can be without."""
 
 
@@ -69,10 +69,11 @@ class Override(Strict, frozen=True):
     bias: Biases = Field((), description="What scores owe to position or padding.")
     graph: GraphBuilder | None = Field(None, description="Which tokens are too alike to keep both.")
     select: Selectors = Field((), description="The selectors, in turn.")
+    merge: Merger | None = Field(None, description="What dropped tokens leave to kept ones.")
 
     @property
     def given(self) -> dict[str, Any]:
-        """The blocks that are given; of these, bias and graph may be given as none."""
+        """The blocks that are given; of these, the neutral ones may be given as none."""
         held = {name: getattr(self, name) for name in self.model_fields_set}
         return {name: block for name, block in held.items() if block or name in NEUTRAL}
 

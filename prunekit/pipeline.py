@@ -1,8 +1,8 @@
-"""The pipeline: importance, bias, graph and selectors in the one order that makes sense, as a value.
+"""The pipeline: importance, bias, graph, selectors and merger in the one order that makes sense, as a value.
 
-                ┌── importance ──► Scores ──┐
-TokenBatch ─────┼── bias ────────► Bias ────┴─► Scores ─┐
-                └── graph ───────► Graph ───────────────┴─► Candidates ─► select, select … ─► Selection
+             ┌── importance ──► Scores ──┐
+TokenBatch ──┼── bias ────────► Bias ────┴─► Scores ─┐
+             └── graph ───────► Graph ───────────────┴─► Candidates ─► select, select … ─► Selection ─► merge
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import (
     BeforeValidator,
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
@@ -29,13 +30,13 @@ from torch import Tensor
 
 from prunekit.blocks import At, Biases, Override, Selectors, as_tuple, beside, in_all
 from prunekit.budget import Budget, limit_of, room_for
-from prunekit.errors import ConfigError, PluginError, PrunekitError, TokenError
+from prunekit.errors import ConfigError, PluginError, PrunekitError, TokenError, nearest
 from prunekit.graph import Graph, NoEdges
 from prunekit.kernels.engine import ENGINES, Engine, engine_for
 from prunekit.kernels.ranking import best
 from prunekit.registry import Registry, installed
 from prunekit.schedule import Schedule
-from prunekit.stages import GraphBuilder, ImportanceScorer, Selector, Site, Stage, bound
+from prunekit.stages import GraphBuilder, ImportanceScorer, Merger, Selector, Site, Stage, bound
 from prunekit.strict import Strict, mistakes
 from prunekit.tokens import (
     Bias,
@@ -62,9 +63,10 @@ REST = "rest"
 class Pipeline(Strict, frozen=True):
     """A pruning method: stages and where they act. Call it on tokens, or attach it to a model.
 
-    An absent stage is the neutral element: no bias, nothing removed; no graph, no edges. Selectors are a
-    fold: each gets what is kept so far and the room left. Room that none of them uses goes to the best
-    tokens left, so that a selection always has exactly as many tokens as the budget says.
+    An absent stage is the neutral element: no bias, nothing removed; no graph, no edges; no merger, what is
+    dropped is gone. Selectors are a fold: each gets what is kept so far and the room left. Room that none of
+    them uses goes to the best tokens left, so that a selection always has exactly as many tokens as the
+    budget says.
 
     With `stages` it prunes at several places, each time what the one before let go on. Shares of a budget are
     of the prompt's visual tokens at every place.
@@ -89,11 +91,19 @@ class Pipeline(Strict, frozen=True):
     )
     graph: GraphBuilder | None = Field(None, description="Which tokens are too alike to keep both.")
     select: Selectors = Field(description="The selectors, in turn; one, or a list.")
+    merge: Merger | None = Field(None, description="What dropped tokens leave to kept ones.")
     stages: tuple[Override, ...] = Field(
         (),
         strict=False,
         description="Several places to prune at, by ascending layers; each may give blocks of its own.",
     )
+
+    @field_validator("merge")
+    @classmethod
+    def _after_its_steps(cls, merge: Merger | None, info: ValidationInfo) -> Merger | None:
+        """Refuses a merger that asks for a step there is not."""
+        _refuse_unknown_steps(merge, info.data.get("select"))
+        return merge
 
     @field_validator("select", mode="after")
     @classmethod
@@ -115,6 +125,8 @@ class Pipeline(Strict, frozen=True):
                     "budgets of stages never rise, for shares are of the prompt's tokens; got {got}",
                     {"got": budgets},
                 )
+        for cut in self.cuts:
+            _refuse_unknown_steps(cut.merge, cut.select)
         for block in sorted(self._overridden & self.model_fields_set):
             raise PydanticCustomError(
                 "stage",
@@ -141,7 +153,8 @@ class Pipeline(Strict, frozen=True):
         return tuple(
             part
             for cut in self.cuts
-            for part in (cut.importance, *cut.bias, *((cut.graph,) if cut.graph else ()), *cut.select)
+            for part in (cut.importance, *cut.bias, cut.graph, *cut.select, cut.merge)
+            if part is not None
         )
 
     @property
@@ -230,7 +243,9 @@ class Pipeline(Strict, frozen=True):
                 partial(self, tokens, "host"),
             ),
         )
-        return selection.settled() if engine == "host" else selection
+        if engine == "host":
+            selection = selection.settled()
+        return selection if self.merge is None else _merged(self.merge, tokens, selection)
 
     def _in_turn(self, tokens: TokenBatch, engine: Engine) -> Selection:
         """What is left after all places, were the tokens the same at each of them."""
@@ -307,6 +322,15 @@ class Pipeline(Strict, frozen=True):
         )
 
 
+def _refuse_unknown_steps(merge: Merger | None, selectors: tuple[Selector, ...] | None) -> None:
+    if merge is None or selectors is None:
+        return
+    steps = (*(selector.use for selector in selectors), REST)
+    for name in sorted(merge.after.difference(steps)):
+        told = f"there is no selector {name!r} to merge after. {nearest(name, steps)}"
+        raise PydanticCustomError("stage", "{told}", {"told": told})
+
+
 def _known(engine: Engine | None) -> Engine | None:
     if engine not in {None, *ENGINES}:
         raise ConfigError(f"engine is one of {', '.join(ENGINES)}, or None; got {engine!r}.")
@@ -339,6 +363,17 @@ def _fitting(scores: Scores, tokens: TokenBatch, stage: Stage) -> Scores:
             f"{tuple(tokens.present.shape)}; it gave {scores.dtype} {tuple(scores.shape)}."
         )
     return scores
+
+
+def _merged(merger: Merger, tokens: TokenBatch, selection: Selection) -> Selection:
+    """The selection with the features after merging."""
+    merged: Float[Tensor, "batch tokens dim"] = _asked(merger, tokens, selection)
+    if merged.shape != tokens.features.shape or not merged.dtype.is_floating_point:
+        raise TokenError(
+            f"The merge stage {merger.use!r} must give float features (batch, tokens, dim) = "
+            f"{tuple(tokens.features.shape)}; it gave {merged.dtype} {tuple(merged.shape)}."
+        )
+    return replace(selection, merged=merged)
 
 
 def _grown(selector: Selector, candidates: Candidates, kept: Kept, room: Room) -> Growth:

@@ -12,13 +12,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self, cast
 
+from jaxtyping import Float
 from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from torch import Tensor
 
 from prunekit.errors import UnknownName
 from prunekit.graph import Graph
 from prunekit.strict import Strict
-from prunekit.tokens import Bias, Candidates, Growth, Kept, Room, Scores, Signal, TokenBatch
+from prunekit.tokens import Bias, Candidates, Growth, Kept, Room, Scores, Selection, Signal, TokenBatch
 
 KIND_MARK = "x-prunekit-kind"
 """What stands for an abstract kind in a JSON schema, until the registry puts its stages there."""
@@ -141,7 +143,26 @@ class Selector(Stage):  # pyright: ignore[reportGeneralTypeIssues]
     def __call__(self, candidates: Candidates, kept: Kept, room: Room) -> Kept | Growth: ...
 
 
-KINDS: tuple[type[Stage], ...] = (ImportanceScorer, BiasEstimator, GraphBuilder, Selector)
+class Merger(Stage):  # pyright: ignore[reportGeneralTypeIssues]
+    """Puts what dropped tokens carry into kept ones: `(tokens, selection) -> features`.
+
+    Gives the features of all tokens, in float32: a kept token's after merging, any other's as they are. So a
+    merged token stands at the place of a kept one, and merging never changes how many there are.
+    """
+
+    kind = "merge"
+
+    @property
+    def after(self) -> frozenset[str]:
+        """The steps of a selection that this merger asks for by name; by default those its parts do."""
+        mergers = (part for part in self.parts if isinstance(part, Merger))
+        return frozenset[str]().union(*(merger.after for merger in mergers))
+
+    @abstractmethod
+    def __call__(self, tokens: TokenBatch, selection: Selection) -> Float[Tensor, "batch tokens dim"]: ...
+
+
+KINDS: tuple[type[Stage], ...] = (ImportanceScorer, BiasEstimator, GraphBuilder, Selector, Merger)
 """The kinds of stage, in the order data flows through them."""
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from prunekit.errors import TokenError, UnknownName
+from prunekit.errors import TokenError, UnknownName, nearest
 from prunekit.kernels.engine import Engine
 from prunekit.kernels.known import Pick
 from prunekit.kernels.ranking import NEVER, packed_key
@@ -36,7 +36,13 @@ Removal = Literal["ratio", "difference", "weight"]
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """Something a stage needs captured from the model while it runs; the key of `TokenBatch.signals`."""
+    """Something a stage needs captured from the model while it runs; the key of `TokenBatch.signals`.
+
+    Attributes:
+        per_token: Whether the last axis is tokens: said of each token, not of the sample.
+    """
+
+    per_token: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,32 @@ class TextAttention(Signal):
 
     query: Literal["last", "mean"] = "last"
     layer: Literal["previous", "same"] = "previous"
+
+
+@dataclass(frozen=True, slots=True)
+class TextRows(Signal):
+    """The attention that each text token pays to each visual token: `Float[batch, heads, texts, tokens]`.
+
+    The text tokens are those that follow the image, in the order of `TextFeatures`. Like `TextAttention`,
+    which is a mean of these rows or the last of them. A row of zeros is padding.
+
+    Attributes:
+        layer: As in `TextAttention`.
+    """
+
+    layer: Literal["previous", "same"] = "previous"
+
+
+@dataclass(frozen=True, slots=True)
+class TextFeatures(Signal):
+    """The features of each text token: `Float[batch, texts, dim]`; a row of zeros is padding."""
+
+    per_token: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, slots=True)
+class InputFeatures(Signal):
+    """What each visual token was when it entered the language model: `Float[batch, dim, tokens]`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +116,11 @@ class VisionKeys(Signal):
     """
 
     layer: int = -2
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes(Signal):
+    """How many tokens of the image each visual token stands for: `Float[batch, tokens]`; 1 unless merged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +180,10 @@ class TokenBatch:
                 f"got {self.present.dtype} {tuple(self.present.shape)}."
             )
         for signal, value in self.signals.items():
-            if value.shape[0] != lead[0] or value.shape[-1] != lead[1]:
+            if value.shape[0] != lead[0] or (signal.per_token and value.shape[-1] != lead[1]):
+                last, count = ("tokens", lead[1]) if signal.per_token else ("any", "…")
                 raise TokenError(
-                    f"signal {signal} is (batch, …, tokens) = ({lead[0]}, …, {lead[1]}); "
+                    f"signal {signal} is (batch, …, {last}) = ({lead[0]}, …, {count}); "
                     f"got {tuple(value.shape)}."
                 )
         if self.total is not None and tuple(self.total.shape) != lead[:1]:
@@ -332,6 +370,8 @@ class Selection:
         suppressing: The kept tokens that keep their neighbours out; None for none.
         ways: How each step was computed, for people; empty where there is one way only.
         verdict: What is still to be read of it; None where nothing is. See `settled`.
+        merged: The features after merging: changed for kept tokens, for all others as they were; None where
+            nothing is merged, or where they were let go to free their memory.
     """
 
     kept: Kept
@@ -346,11 +386,26 @@ class Selection:
     suppressing: Kept | None = None
     ways: tuple[str, ...] = ()
     verdict: Verdict | None = None
+    merged: Float[Tensor, "batch tokens dim"] | None = None
 
     @property
     def counts(self) -> Room:
         """How many tokens each sample keeps."""
         return self.kept.sum(-1)
+
+    def by(self, steps: Sequence[str]) -> Kept:
+        """The tokens that these steps kept; all kept ones where none is named.
+
+        Raises:
+            UnknownName: There is no such step.
+        """
+        if not steps:
+            return self.kept
+        for name in steps:
+            if name not in self.steps:
+                raise UnknownName(f"No step {name!r} kept any token. {nearest(name, self.steps)}")
+        found = [self.kept_by == step for step, name in enumerate(self.steps) if name in steps]
+        return torch.stack(found).any(0)
 
     @property
     def counts_by_step(self) -> Int[Tensor, "batch steps"]:
@@ -411,7 +466,7 @@ class Selection:
 
     def without_graph(self) -> Selection:
         """The same selection, settled and holding on to no features; it cannot say who suppressed whom."""
-        return replace(self.settled(), graph=None)
+        return replace(self.settled(), graph=None, merged=None)
 
     def _explained(self, sample: int, tokens: list[int]) -> list[Explanation]:
         suppressors = self._suppressors(sample, tokens)

@@ -1,5 +1,7 @@
 """The two engines: the device form reads nothing, and gives what the host form gives wherever it says so."""
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 import prunekit as pk
 from prunekit import TextAttention, WeightGradient
 from prunekit.budget import room_for
+from prunekit.kernels import merging
 from prunekit.testing import token_sets
 
 ATTENTION = TextAttention()
@@ -42,10 +45,19 @@ def shipped(name, prior_file):
 def tiles(images, device):
     """Images of two tiles each."""
     attention = torch.rand(images, 4, 128, device=device)
-    gradient = torch.rand(images, 2, 8, 128, device=device)
     features = torch.randn(images, 128, 16, device=device)
-    signals = {ATTENTION: attention, WeightGradient(): gradient}
-    return pk.TokenBatch.grid(features, 8, 8, signals=signals)
+    others = {
+        pk.VisionAttention(): (4, 128),
+        pk.VisionAttention(layer=-1, query="cls"): (4, 128),
+        pk.VisionKeys(): (4, 16, 128),
+        pk.VisionKeys(layer=-1): (4, 16, 128),
+        pk.TextRows(): (4, 5, 128),
+        pk.TextFeatures(): (5, 16),
+        pk.InputFeatures(): (16, 128),
+        WeightGradient(): (2, 8, 128),
+    }
+    signals = {signal: torch.rand(images, *shape, device=device) for signal, shape in others.items()}
+    return pk.TokenBatch.grid(features, 8, 8, signals={ATTENTION: attention, **signals})
 
 
 @pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS)
@@ -71,6 +83,36 @@ def test_the_device_form_reads_nothing(name, prior_file):
     assert selection.kept.device.type == "meta"
     assert selection.kept.shape == selection.kept_by.shape == (3, 128)
     assert selection.exact.shape == (3,)
+    assert selection.merged is None or selection.merged.shape == (3, 128, 16)
+
+
+@pytest.mark.parametrize("name", ["prumerge", "prumerge-plus", "sparsevlm", "tome", "visionzip"])
+@pytest.mark.parametrize("budget", [7, 32, 0.3, 1.0])
+def test_both_engines_merge_the_same(name, budget, monkeypatch):
+    """On accelerators every token has a seat for a group, and centres are looked for among all."""
+    tokens = tiles(3, "cpu")
+    tokens = dataclasses.replace(tokens, present=torch.arange(128) < torch.tensor([[128], [50], [9]]))
+    pipeline = pk.load(name).swap(budget=budget)
+    host = pipeline(tokens)
+    monkeypatch.setattr(merging, "engine_for", lambda device: "device")
+    device = pipeline(tokens, engine="device")
+    assert torch.equal(device.settled().kept, host.kept)
+    same = (device.kept == host.kept).all(-1)
+    assert (same | ~device.exact).all()
+    torch.testing.assert_close(device.settled().merged, host.merged)
+
+
+def test_halving_cut_short_says_so_and_is_finished_when_settled():
+    """The first half holds one token that may go, and so again when that has gone: the rounds run out."""
+    features = torch.randn(1, 64, 8, generator=torch.Generator().manual_seed(0))
+    scores = (torch.arange(64) % 2 == 0).float()
+    scores[62] = 0
+    tokens = pk.TokenBatch.grid(features, 8, 8, signals={ATTENTION: scores.expand(1, 1, -1)})
+    pipeline = pk.load("fastv").swap(budget=33, select=[{"use": "top_k", "share": 0.94}, "bipartite"])
+    device = pipeline(tokens, engine="device")
+    assert device.exact.tolist() == [False]
+    assert device.counts.tolist() == [33]
+    assert torch.equal(device.settled().kept, pipeline(tokens).kept)
 
 
 def test_a_walk_cut_short_says_so_and_is_finished_when_settled():

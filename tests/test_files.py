@@ -70,13 +70,24 @@ biases = st.one_of(
     st.fixed_dictionaries({"use": st.just("exponential"), "rate": st.floats(0, 1)}),
     st.fixed_dictionaries({"use": st.just("measured"), "prior": st.text(min_size=1)}),
 )
+mergers = st.recursive(
+    st.one_of(
+        st.sampled_from([None, "nearest", {"use": "nearest", "into": ["rest"], "halves": True}]),
+        st.fixed_dictionaries({"use": st.just("neighbours"), "k": st.integers(1, 99)}),
+    ),
+    lambda some: st.fixed_dictionaries(
+        {"use": st.just("in_turn"), "of": st.lists(some.filter(bool), min_size=1, max_size=2)}
+    ),
+    max_leaves=3,
+)
 pipelines = st.fixed_dictionaries(
     {"importance": st.sampled_from(["feature_norm", "constant", "text_attention"]),
      "select": st.lists(selectors, min_size=1, max_size=3)},
     optional={"name": st.text(), "cites": st.lists(st.text()),
               "budget": st.one_of(st.integers(1, 2**63 - 1), shares),
               "at": st.fixed_dictionaries({"layer": st.integers(0, 99)}), "graph": graphs,
-              "bias": st.lists(biases, max_size=3), "positions": st.sampled_from(["keep", "repack"])},
+              "bias": st.lists(biases, max_size=3), "positions": st.sampled_from(["keep", "repack"]),
+              "merge": mergers},
 )  # fmt: skip
 
 

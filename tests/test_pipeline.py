@@ -241,3 +241,86 @@ def test_a_failing_stage_is_named(changes, told):
 def test_models_are_looked_at_before_priors():
     with pytest.raises(pk.UnsupportedModel):
         pk.load("d2pruner").attach(torch.nn.Linear(1, 1))
+
+
+class Summed(pk.Merger):
+    """Each kept token becomes the sum of those up to the next kept one; broken as its field says."""
+
+    use: Literal["summed"] = "summed"
+    fault: str = ""
+    step: str = ""
+
+    @property
+    def after(self):
+        return frozenset({self.step} - {""})
+
+    def __call__(self, tokens, selection):
+        match self.fault:
+            case "kind":
+                return [tokens]
+            case "shape":
+                return tokens.features[:, :1]
+            case "dtype":
+                return tokens.features.long()
+            case "raises":
+                raise RuntimeError("no")
+        owner = selection.kept.cumsum(-1)
+        member = (owner[:, :, None] == owner[:, None]).float()
+        return torch.where(selection.kept[..., None], member @ tokens.features, tokens.features)
+
+
+def test_what_is_dropped_is_merged_into_what_is_kept():
+    tokens = line([5.0, 1.0, 2.0, 4.0, 3.0])
+    pipeline = made(budget=2, merge=Summed())
+    selection = pipeline(tokens)
+    assert selection.indices.tolist() == [[0, 3]]
+    assert selection.merged[0, :, 0].tolist() == [8, 1, 2, 7, 3]
+    assert made(budget=2)(tokens).merged is None
+    assert selection.without_graph().merged is None
+    assert pipeline.parts[-1] == Summed()
+
+
+def test_a_selection_made_anew_is_merged_anew():
+    """The device form runs out of candidates it looks at; settled, other tokens are kept and merged."""
+    features = torch.eye(8).repeat_interleave(512, 0)[None]
+    scores = torch.arange(4096.0, 0, -1).expand(1, 1, -1)
+    tokens = pk.TokenBatch.grid(features, 64, 64, signals={pk.TextAttention(): scores})
+    pipeline = pk.load("fastv").swap(graph="cosine", select=["mis"], budget=8, merge=Summed())
+    device = pipeline(tokens, engine="device")
+    assert not device.exact.all()
+    settled, host = device.settled(), pipeline(tokens)
+    assert torch.equal(settled.merged, host.merged)
+    assert not torch.equal(device.merged, host.merged)
+
+
+@pytest.mark.parametrize(
+    "fault, message",
+    [
+        ("kind", "The merge stage 'summed' must give a Tensor; it gave a list"),
+        ("shape", r"must give float features \(batch, tokens, dim\) = \(1, 2, 1\); it gave torch.float32"),
+        ("dtype", "it gave torch.int64"),
+        ("raises", "The merge stage 'summed' failed: RuntimeError: no"),
+    ],
+)
+def test_mergers_that_break_the_rules_are_caught(fault, message):
+    with pytest.raises(pk.PrunekitError, match=message):
+        made(budget=1, merge=Summed(fault=fault))(line([1.0, 2.0]))
+
+
+def test_a_merger_after_a_step_there_is_not():
+    with pytest.raises(pk.ConfigError, match=r"merge: there is no selector 'top' to merge after.*'top_k'"):
+        made(merge=Summed(step="top"))
+    merging = made(merge=Summed(step="top_k"))
+    with pytest.raises(pk.ConfigError, match="no selector 'top_k' to merge after"):
+        merging.swap(select="mis")
+    assert made(merge=Summed(step="rest")).merge.after == {"rest"}
+
+
+def test_the_tokens_that_steps_kept():
+    selection = made(budget=3, select=[{"use": "top_k", "share": 0.4}])(line([1.0, 5.0, 3.0, 4.0]))
+    assert selection.by(["top_k"]).tolist() == [[False, True, False, False]]
+    assert selection.by(["rest"]).tolist() == [[False, False, True, True]]
+    assert torch.equal(selection.by(["rest", "top_k"]), selection.kept)
+    assert torch.equal(selection.by([]), selection.kept)
+    with pytest.raises(pk.UnknownName, match=r"No step 'top' kept any token\. Did you mean 'top_k'"):
+        selection.by(["top"])

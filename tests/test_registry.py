@@ -9,6 +9,7 @@ import pytest
 import prunekit as pk
 from prunekit import registry
 from prunekit.registry import Registry
+from prunekit.stages import KINDS
 
 
 class Loudest(pk.ImportanceScorer):
@@ -59,7 +60,7 @@ def declared(monkeypatch):
 def test_everything_that_comes_with_prunekit_is_there():
     installed = pk.installed()
     assert not installed.broken
-    assert {entry.kind for entry in installed.stages} == {"importance", "bias", "graph", "select"}
+    assert {entry.kind for entry in installed.stages} == {kind.kind for kind in KINDS}
     assert {entry.name for entry in installed.pipelines} >= {"d2pruner", "d2pruner-grounding", "fastv"}
     for entry in installed.stages:
         assert installed.stage(entry.kind, entry.name) is entry.stage

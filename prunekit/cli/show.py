@@ -47,6 +47,8 @@ def _figure(pipeline: Pipeline) -> str:
         lines.append(f"  ├─ graph ──────► {_told(pipeline.graph)} ─► who is like whom")
     lines.append(f"  └─ select, keeping {keep}:")
     lines.extend(f"       {step}. {_told(selector)}" for step, selector in enumerate(pipeline.select, 1))
+    if pipeline.merge is not None:
+        lines.append(f"  └─ merge ──────► {_told(pipeline.merge)} ─► what dropped tokens leave to kept ones")
     return "\n".join(lines)
 
 

@@ -17,6 +17,18 @@ if find_spec("hypothesis") is None:
 
 from prunekit.testing.conformance import conformance, holds
 from prunekit.testing.laws import LAWS, Case, Law, Subject
-from prunekit.testing.strategies import Choice, choices, token_sets
+from prunekit.testing.strategies import Choice, Merge, choices, merges, token_sets
 
-__all__ = ["LAWS", "Case", "Choice", "Law", "Subject", "choices", "conformance", "holds", "token_sets"]
+__all__ = [
+    "LAWS",
+    "Case",
+    "Choice",
+    "Law",
+    "Merge",
+    "Subject",
+    "choices",
+    "conformance",
+    "holds",
+    "merges",
+    "token_sets",
+]

@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.strategies import SearchStrategy
 
 from prunekit.errors import ConfigError, UnknownName, nearest
+from prunekit.stages import Merger, Selector
 from prunekit.testing.laws import LAWS, Case, Law, Subject, kind_of
-from prunekit.testing.strategies import choices, token_sets
+from prunekit.testing.strategies import choices, merges, token_sets
 
 NONE: Mapping[str, str] = MappingProxyType({})
 
@@ -68,9 +70,6 @@ def _breaks(law: Law, subject: Subject, examples: int) -> bool:
 
 
 def _try(law: Law, subject: Subject, examples: int, phases: tuple[Phase, ...]) -> None:
-    needs = subject.needs
-    cases = choices(needs=needs) if kind_of(subject) == "select" else token_sets(needs=needs)
-
     @settings(
         max_examples=examples,
         deadline=None,
@@ -79,8 +78,16 @@ def _try(law: Law, subject: Subject, examples: int, phases: tuple[Phase, ...]) -
         phases=phases,
         suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large),
     )
-    @given(case=cases)
+    @given(case=_cases(subject))
     def on_many(case: Case) -> None:
         law(subject, case)
 
     on_many()
+
+
+def _cases(subject: Subject) -> SearchStrategy[Case]:
+    if isinstance(subject, Selector):
+        return choices(needs=subject.needs)
+    if isinstance(subject, Merger):
+        return merges(needs=subject.needs, after=subject.after)
+    return token_sets(needs=subject.needs)

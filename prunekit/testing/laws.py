@@ -1,8 +1,8 @@
 """The laws of stages: one function a law, which raises AssertionError where it is broken.
 
 A law takes a stage and a case: tokens for scorers, bias estimators, graph builders and whole pipelines, a
-`Choice` for selectors. Laws can be called on their own, on any case; `conformance` calls all of a kind on
-many.
+`Choice` for selectors, a `Merge` for mergers. Laws can be called on their own, on any case; `conformance`
+calls all of a kind on many.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from prunekit.budget import room_for
@@ -21,15 +21,15 @@ from prunekit.graph import Graph, everywhere
 from prunekit.kernels.mis import greedy_mis
 from prunekit.kernels.ranking import packed_key
 from prunekit.pipeline import Pipeline
-from prunekit.stages import BiasEstimator, GraphBuilder, ImportanceScorer, Selector, Stage
-from prunekit.testing.strategies import Choice
+from prunekit.stages import BiasEstimator, GraphBuilder, ImportanceScorer, Merger, Selector, Stage
+from prunekit.testing.strategies import Choice, Merge
 from prunekit.tokens import Bias, Growth, Kept, Scores, TokenBatch
 
 LEVELS = (0.0, 0.3, 0.6, 0.9)
 """Levels of similarity at which a graph's reach is tried."""
 
 Subject: TypeAlias = Stage | Pipeline
-Case: TypeAlias = TokenBatch | Choice
+Case: TypeAlias = TokenBatch | Choice | Merge
 Law: TypeAlias = Callable[[Any, Any], None]
 
 # --- of every kind ----------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ def ignores_padding(stage: Subject, case: Case) -> None:
     }.items():
         _agree(
             f"{_title(stage)}: as given and with {what}",
-            _laid_out_outcome(_outcome(stage, case), order),
+            _laid_out_outcome(_outcome(stage, case), order, rows=isinstance(case, Merge)),
             _outcome(stage, _laid_out(case, order)),
             _laid_out(case, order),
         )
@@ -95,7 +95,7 @@ def follows_the_tokens(stage: Subject, case: Case) -> None:
     }.items():
         _agree(
             f"{_title(stage)}: tokens in order and {what}",
-            _laid_out_outcome(_outcome(stage, case), order),
+            _laid_out_outcome(_outcome(stage, case), order, rows=isinstance(case, Merge)),
             _outcome(stage, _laid_out(case, order)),
             _laid_out(case, order),
         )
@@ -334,6 +334,49 @@ def ranks_nan_last(stage: Selector, choice: Choice) -> None:
     )
 
 
+# --- of mergers -------------------------------------------------------------------------------------------
+
+FAR = 2.0**90
+"""How much longer features are made, to see whether sums of them stay finite."""
+
+
+def gives_finite_features(stage: Merger, case: Merge) -> None:
+    """Features of the tokens' shape, finite for samples that hold nothing infinite or NaN, however long."""
+    longer = dataclasses.replace(case.tokens, features=case.tokens.features * FAR)
+    sound = _sound(case.tokens) & (case.scores.isfinite() | ~case.tokens.present).all(-1)
+    for each in (case, dataclasses.replace(case, tokens=longer)):
+        held = _merged(stage, each)[each.tokens.present & sound[:, None]]
+        assert bool(held.isfinite().all()), (
+            f"{_title(stage)} must give finite features for finite tokens; it gave {held}."
+        )
+
+
+def leaves_the_rest_alone(stage: Merger, case: Merge) -> None:
+    """Only kept tokens change."""
+    _unchanged(f"{_title(stage)}: tokens that are not kept", stage, case, case.kept_by < 0)
+
+
+def changes_nothing_where_all_is_kept(stage: Merger, case: Merge) -> None:
+    """With nothing dropped there is nothing to merge. Exempt what also gathers from kept tokens."""
+    present = case.tokens.present
+    whole = dataclasses.replace(case, kept_by=torch.where(present, case.kept_by.clamp(min=0), -1))
+    _unchanged(f"{_title(stage)}: with every token kept, tokens", stage, whole, present)
+
+
+def keeps_the_sum(stage: Merger, case: Merge) -> None:
+    """Kept tokens add up to what all tokens did; not among `LAWS`, for only some mergers are sums."""
+    sound = (case.tokens.features.isfinite().all(-1) | ~case.tokens.present).all(-1)
+    before = case.tokens.features.masked_fill(~case.tokens.present[..., None], 0).sum(1)[sound]
+    after = _merged(stage, case).masked_fill(~case.selection.kept[..., None], 0).sum(1)[sound]
+    assert _same(before, after), f"{_title(stage)}: features added up to {before}, and now to {after}."
+
+
+def _unchanged(what: str, stage: Merger, case: Merge, where: Bool[Tensor, "batch tokens"]) -> None:
+    before, after = case.tokens.features[where], _merged(stage, case)[where]
+    same = torch.equal(before.double().nan_to_num(0.123), after.double().nan_to_num(0.123))
+    assert same, f"{what} must stay as they are: they were {before} and are {after}."
+
+
 # --- of pipelines -----------------------------------------------------------------------------------------
 
 
@@ -397,6 +440,13 @@ LAWS: Mapping[str, tuple[Law, ...]] = MappingProxyType(
             *EVERY,
             follows_the_tokens,
         ),
+        "merge": (
+            gives_finite_features,
+            leaves_the_rest_alone,
+            changes_nothing_where_all_is_kept,
+            *EVERY,
+            follows_the_tokens,
+        ),
         "pipeline": (keeps_the_exact_count, says_who_kept, *EVERY),
     }
 )
@@ -412,10 +462,13 @@ def kind_of(subject: Subject) -> str:
 
 
 def _outcome(subject: Subject, case: Case) -> Tensor:
-    """Scores, bias, whole adjacency matrix or kept mask: (batch, tokens), or (batch, tokens, tokens)."""
+    """Scores, bias or kept mask: (batch, tokens); a matrix: (batch, tokens, tokens); or features."""
     if isinstance(case, Choice):
         assert isinstance(subject, Selector), f"A Choice is for a selector, not for {_title(subject)}."
         return _selected(subject, case)
+    if isinstance(case, Merge):
+        assert isinstance(subject, Merger), f"A Merge is for a merger, not for {_title(subject)}."
+        return _merged(subject, case)
     if isinstance(subject, Pipeline):
         return subject(case).kept
     if isinstance(subject, (ImportanceScorer, BiasEstimator, GraphBuilder)):
@@ -441,6 +494,16 @@ def _added(stage: Selector, choice: Choice) -> Int[Tensor, " batch"]:
     return (_selected(stage, choice) & ~choice.kept).sum(-1)
 
 
+def _merged(stage: Merger, case: Merge) -> Float[Tensor, "batch tokens dim"]:
+    given = stage(case.tokens, case.selection)
+    expected = tuple(case.tokens.features.shape)
+    assert given.dtype.is_floating_point and tuple(given.shape) == expected, (
+        f"{_title(stage)} must give float features (batch, tokens, dim) = {expected}; "
+        f"it gave {given.dtype} {tuple(given.shape)}."
+    )
+    return given
+
+
 def _similarity(graph: Graph) -> Tensor:
     everyone = everywhere(graph.present)
     return graph.similarity(everyone, everyone)
@@ -451,6 +514,13 @@ def _similarity(graph: Graph) -> Tensor:
 
 def _laid_out(case: Case, order: Int[Tensor, "batch places"]) -> Case:
     """The case with its tokens in another order; where `order` is -1, new padding full of garbage."""
+    if isinstance(case, Merge):
+        return Merge(
+            _laid_out_tokens(case.tokens, order),
+            _picked(case.scores, order, torch.nan),
+            _picked(case.kept_by, order, -1),
+            case.steps,
+        )
     if isinstance(case, Choice):
         return Choice(
             _laid_out_tokens(case.tokens, order),
@@ -464,7 +534,7 @@ def _laid_out(case: Case, order: Int[Tensor, "batch places"]) -> Case:
 
 def _laid_out_tokens(tokens: TokenBatch, order: Int[Tensor, "batch places"]) -> TokenBatch:
     signals = {
-        signal: _picked(value.movedim(-1, 1), order, torch.nan).movedim(1, -1)
+        signal: _picked(value.movedim(-1, 1), order, torch.nan).movedim(1, -1) if signal.per_token else value
         for signal, value in tokens.signals.items()
     }
     return TokenBatch(
@@ -475,9 +545,12 @@ def _laid_out_tokens(tokens: TokenBatch, order: Int[Tensor, "batch places"]) -> 
     )
 
 
-def _laid_out_outcome(outcome: Tensor, order: Int[Tensor, "batch places"], filler: bool = False) -> Tensor:
+def _laid_out_outcome(
+    outcome: Tensor, order: Int[Tensor, "batch places"], filler: bool = False, *, rows: bool = False
+) -> Tensor:
+    """The outcome in another order: of a matrix of tokens by tokens also the columns, but for `rows`."""
     moved = _picked(outcome, order, filler)
-    return moved if outcome.ndim == 2 else _picked(moved.mT, order, filler).mT
+    return moved if rows or outcome.ndim == 2 else _picked(moved.mT, order, filler).mT
 
 
 def _picked(values: Tensor, order: Int[Tensor, "batch places"], filler: float | bool) -> Tensor:
@@ -491,6 +564,8 @@ def _picked(values: Tensor, order: Int[Tensor, "batch places"], filler: float | 
 
 def _sample(case: Case, sample: int) -> Case:
     one = slice(sample, sample + 1)
+    if isinstance(case, Merge):
+        return Merge(_one_sample(case.tokens, one), case.scores[one], case.kept_by[one], case.steps)
     if isinstance(case, Choice):
         return Choice(
             _one_sample(case.tokens, one), case.scores[one], case.edges[one], case.kept[one], case.room[one]
@@ -506,7 +581,7 @@ def _one_sample(tokens: TokenBatch, one: slice) -> TokenBatch:
 
 
 def _cast(case: Case, dtype: torch.dtype) -> Case:
-    if isinstance(case, Choice):
+    if isinstance(case, (Choice, Merge)):
         return dataclasses.replace(
             case, tokens=_cast_tokens(case.tokens, dtype), scores=case.scores.to(dtype)
         )
@@ -522,28 +597,32 @@ def _cast_tokens(tokens: TokenBatch, dtype: torch.dtype) -> TokenBatch:
 
 
 def _tokens(case: Case) -> TokenBatch:
-    return case.tokens if isinstance(case, Choice) else case
+    return case if isinstance(case, TokenBatch) else case.tokens
 
 
 def _tensors(case: Case) -> list[Tensor]:
     tokens = _tokens(case)
     own = [tokens.features, tokens.positions, tokens.present, *tokens.signals.values()]
+    if isinstance(case, Merge):
+        return [*own, case.scores, case.kept_by]
     return [*own, case.scores, case.edges, case.kept, case.room] if isinstance(case, Choice) else own
 
 
 def _sound(tokens: TokenBatch) -> Bool[Tensor, " batch"]:
     """The samples whose present tokens hold nothing infinite or NaN."""
     sound = tokens.features.isfinite().all(-1)
-    for value in tokens.signals.values():
-        finite = value.isfinite()
-        sound = sound & (finite if finite.ndim == 2 else finite.flatten(1, -2).all(1))
+    for signal, value in tokens.signals.items():
+        if signal.per_token:
+            finite = value.isfinite()
+            sound = sound & (finite if finite.ndim == 2 else finite.flatten(1, -2).all(1))
     return (sound | ~tokens.present).all(-1)
 
 
 def _agree(what: str, one: Tensor, other: Tensor, case: Case) -> None:
     """Two outcomes for the tokens of `case` are the same where tokens are present."""
     present = _tokens(case).present
-    here = present if one.ndim == 2 else present[:, :, None] & present[:, None]
+    rows = one.ndim == 2 or isinstance(case, Merge)
+    here = present if rows else present[:, :, None] & present[:, None]
     assert one.shape == other.shape and _same(one[here], other[here]), (
         f"{what} must agree: {one} and {other}."
     )

@@ -14,25 +14,30 @@ Hypothesis draws the shape of a case and one seed; the seed decides the contents
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from random import Random
 from types import MappingProxyType
 
 import torch
 from hypothesis import strategies as st
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from prunekit.graph import SparseGraph
 from prunekit.tokens import (
     Candidates,
+    InputFeatures,
     Kept,
     PaddedShare,
     Room,
     Scores,
+    Selection,
     Signal,
+    Sizes,
     TextAttention,
+    TextFeatures,
+    TextRows,
     TokenBatch,
     VisionAttention,
     VisionKeys,
@@ -43,6 +48,7 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 DIM = 8
 HEADS = 2
 LAYERS = 2
+TEXTS = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,12 +80,43 @@ class Choice:
         return Candidates(self.tokens, self.scores, graph)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Merge:
+    """What a merger is asked: tokens, and which of them are kept.
+
+    Attributes:
+        tokens: The tokens.
+        scores: Their scores, both before and after debiasing.
+        kept_by: The step that kept each of them; -1 where none did.
+        steps: The names of the steps.
+    """
+
+    tokens: TokenBatch
+    scores: Scores
+    kept_by: Int[Tensor, "batch tokens"]
+    steps: tuple[str, ...]
+
+    @property
+    def selection(self) -> Selection:
+        """The selection a merger is called with."""
+        return Selection(
+            kept=self.kept_by >= 0,
+            kept_by=self.kept_by,
+            steps=self.steps,
+            scores=self.scores,
+            debiased=self.scores,
+            positions=self.tokens.positions,
+            present=self.tokens.present,
+        )
+
+
 @st.composite
 def token_sets(
     draw: st.DrawFn,
     *,
     needs: Set[Signal] = frozenset(),
     spoilt: bool = True,
+    far: bool = True,
     dtypes: tuple[torch.dtype, ...] = DTYPES,
     most_samples: int = 3,
     most_planes: int = 3,
@@ -92,6 +129,8 @@ def token_sets(
         needs: The signals to make up. Signals that prunekit does not know become `Float[batch, tokens]`
             in [0, 1].
         spoilt: Whether present tokens may hold NaN and infinities. Padding always may.
+        far: Whether features may be so long or short that squares overflow or vanish. Where they are not, a
+            sum of a few of them is exact in whatever order it is added.
         dtypes: The dtypes of features and signals to draw from.
         most_samples: The largest batch.
         most_planes: The most planes of a sample; one may have none, and so no token.
@@ -115,15 +154,17 @@ def token_sets(
         present[sample, slots] = True
         left = dict(zip(slots, cells, strict=True))
         for slot in range(length):
-            scale = _scale(dtype, random)
+            scale = _scale(dtype, random, far)
             features.append([scale * x for x in random.choice(palette)] if slot in left else _noise(random))
             nowhere = random.choice([-1, 0, 9999])
             positions.append(left.get(slot, (nowhere, nowhere, nowhere)))
-    signals = {signal: _signal(signal, present, random).to(dtype) for signal in needs}
+    texts = torch.tensor([random.randint(1, TEXTS) for _ in samples])
+    signals = {signal: _signal(signal, present, texts, random).to(dtype) for signal in sorted(needs, key=str)}
     vectors = torch.tensor(features).reshape(len(samples), length, DIM)
     places = torch.tensor(positions, dtype=torch.long).reshape(len(samples), length, 3)
     if spoilt and draw(st.booleans()):
-        _spoil([vectors, *(value.movedim(-1, 1) for value in signals.values())], random)
+        said = [value.movedim(-1, 1) for signal, value in signals.items() if signal.per_token]
+        _spoil([vectors, *said], random)
     return TokenBatch(vectors.to(dtype), places, present, MappingProxyType(signals))
 
 
@@ -153,12 +194,42 @@ def choices(draw: st.DrawFn, *, needs: Set[Signal] = frozenset()) -> Choice:
     )
 
 
+@st.composite
+def merges(draw: st.DrawFn, *, needs: Set[Signal] = frozenset(), after: Set[str] = frozenset()) -> Merge:
+    """What a merger may be asked: tokens, scores like attention, a few, many or all tokens kept.
+
+    Args:
+        draw: Given by Hypothesis.
+        needs: As in `token_sets`.
+        after: Steps that are among those which kept tokens.
+    """
+    tokens = draw(token_sets(needs=needs, dtypes=(torch.float32,), far=False))
+    pool = draw(st.sampled_from(_ATTENTION))
+    share = draw(st.sampled_from([0.1, 0.5, 0.9, 1.0]))
+    random = Random(draw(st.integers(0, 2**32 - 1)))
+    steps = tuple(sorted({*after, "best", "rest"}))
+    batch, length = tokens.present.shape
+    kept_by = torch.full((batch, length), -1)
+    for sample, present in enumerate(tokens.present):
+        there = present.nonzero().flatten().tolist()
+        for place in random.sample(there, min(len(there), max(1, round(share * len(there))))):
+            kept_by[sample, place] = random.randrange(len(steps))
+    scores = [[pool(random) for _ in range(length)] for _ in range(batch)]
+    return Merge(tokens, torch.tensor(scores).reshape(batch, length), kept_by, steps)
+
+
 _SCORES: tuple[Callable[[Random], float], ...] = (
     lambda random: random.random(),
     lambda random: random.choice([0.0, 0.5, 1.0]),
     lambda _: 1.0,
     lambda random: random.choice([0.0, -0.0, 1e-45, 1e-38, -1e-38, 1.0, 3e38, -3e38]),
     lambda random: random.choice([float("nan"), float("inf"), float("-inf"), 0.0, random.random()]),
+)
+
+_ATTENTION: tuple[Callable[[Random], float], ...] = (
+    lambda random: random.randint(0, 16) / 1024,
+    lambda random: random.choice([0.0, 1 / 1024]),
+    lambda random: random.choice([float("nan"), float("inf"), -0.5, 0.25, 1.0]),
 )
 
 
@@ -183,12 +254,12 @@ def _direction(random: Random) -> list[float]:
     return [random.choice([-1.0, 1.0]) if axis in support else 0.0 for axis in range(DIM)]
 
 
-def _scale(dtype: torch.dtype, random: Random) -> float:
-    """A power of two, sometimes near the ends of the dtype's range, sometimes zero."""
+def _scale(dtype: torch.dtype, random: Random, far: bool) -> float:
+    """A power of two, where wanted sometimes near the ends of the dtype's range, sometimes zero."""
     if random.random() < 0.1:
         return 0.0
-    far = 12 if dtype == torch.float16 else 100
-    return 2.0 ** random.choice([0, 0, 0, -3, 3, -far, far])
+    end = 3 if not far else 12 if dtype == torch.float16 else 100
+    return 2.0 ** random.choice([0, 0, 0, -3, 3, -end, end])
 
 
 def _noise(random: Random) -> list[float]:
@@ -200,31 +271,50 @@ def _garbage(random: Random) -> float:
     return random.choice([float("nan"), float("inf"), -1e4, 0.0])
 
 
-_AXES: Mapping[type[Signal], tuple[int, ...]] = MappingProxyType(
-    {
-        TextAttention: (HEADS,),
-        VisionAttention: (HEADS,),
-        VisionKeys: (HEADS, DIM),
-        WeightGradient: (LAYERS, DIM // LAYERS),
-    }
-)
-"""The axes that signals have between batch and tokens."""
-
-
-def _signal(signal: Signal, present: Bool[Tensor, "batch tokens"], random: Random) -> Tensor:
-    """The signal at every token, garbage at padding."""
+def _signal(
+    signal: Signal, present: Bool[Tensor, "batch tokens"], texts: Int[Tensor, " batch"], random: Random
+) -> Tensor:
+    """The signal at every token, garbage at padding; zeros for texts that a sample does not have."""
     batch, length = present.shape
-    axes = _AXES.get(type(signal), ())
-    lead = (batch, *axes)
-    top, unit = (16, 1024) if isinstance(signal, (TextAttention, VisionAttention)) else (8, 8)
     generator = torch.Generator().manual_seed(random.getrandbits(31))
-    values = torch.randint(0, top + 1, (*lead, length), generator=generator) / unit
-    if isinstance(signal, (WeightGradient, VisionKeys)):
-        values = 2 * values - 1
-    if isinstance(signal, PaddedShare):
-        values = values.masked_fill(torch.rand(values.shape, generator=generator) < 0.5, 0.0)
-    here = present.reshape(batch, *(1 for _ in axes), length)
+    spoken = torch.arange(TEXTS) < texts[:, None]
+    match signal:
+        case TextFeatures():
+            return _directions((batch, TEXTS), random).masked_fill(~spoken[..., None], 0)
+        case TextRows():
+            values = _whole(16, (batch, HEADS, TEXTS, length), generator) / 1024
+            values = values.masked_fill(~spoken[:, None, :, None], 0)
+        case TextAttention() | VisionAttention():
+            values = _whole(16, (batch, HEADS, length), generator) / 1024
+        case VisionKeys():
+            # Each token's key is in one head alone, so that cosines are quarters for one and for all heads.
+            head = _whole(HEADS - 1, (batch, length), generator)
+            alone = head[:, None, None] == torch.arange(HEADS)[:, None, None]
+            values = _directions((batch, length), random).mT[:, None] * alone
+        case InputFeatures():
+            values = _directions((batch, length), random).mT
+        case WeightGradient():
+            values = _whole(8, (batch, LAYERS, DIM // LAYERS, length), generator) / 4 - 1
+        case Sizes():
+            values = 1 + _whole(3, (batch, length), generator).float()
+        case _:
+            values = _whole(8, (batch, length), generator) / 8
+            if isinstance(signal, PaddedShare):
+                values = values.masked_fill(torch.rand(values.shape, generator=generator) < 0.5, 0.0)
+    here = present.reshape(batch, *[1] * (values.ndim - 2), length)
     return values.masked_fill(~here, _garbage(random))
+
+
+def _whole(top: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Whole numbers from 0 to `top`."""
+    return torch.randint(0, top + 1, shape, generator=generator)
+
+
+def _directions(lead: tuple[int, int], random: Random) -> Tensor:
+    """Vectors of a few directions, one for each place."""
+    palette = [_direction(random) for _ in range(4)]
+    drawn = [random.choice(palette) for _ in range(lead[0] * lead[1])]
+    return torch.tensor(drawn).reshape(*lead, DIM)
 
 
 def _spoil(values: list[Tensor], random: Random) -> None:

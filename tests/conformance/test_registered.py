@@ -13,24 +13,48 @@ FARTHEST = "scores matter for the first token alone, if at all; then the farthes
 LIKENESS_DECIDES = "between equal scores likeness decides"
 TIES_IN_VALUE = "tokens that are worth as much are ties, which fall to the lowest index"
 
+STEPS = {"breaks_ties_by_index": SCORES_ARE_IGNORED, "ranks_nan_last": SCORES_ARE_IGNORED}
+
 FIELDS = {
     "all_of": {"of": ["cosine", {"use": "grid", "falloff": "radius"}]},
     "any_of": {"of": ["cosine", "grid"]},
     "blend": {"semantic": "cosine", "spatial": "grid"},
+    "in_turn": {"of": ["nearest", {"use": "neighbours", "into": ["best"], "by": "keys"}]},
 }
 """What stages that cannot be made without it are given."""
 
+GATHERS = "it gathers from kept tokens too"
+
 EXEMPT = {
+    "bipartite": {
+        "breaks_ties_by_index": SCORES_ARE_IGNORED,
+        "ranks_nan_last": SCORES_ARE_IGNORED,
+    },
     "coverage": {"breaks_ties_by_index": LIKENESS_DECIDES, "follows_the_tokens": TIES_IN_VALUE},
+    "density_peaks": {
+        "breaks_ties_by_index": LIKENESS_DECIDES,
+        "ranks_nan_last": "those it chooses from may be all that are left, and then density decides",
+        "is_nested": "with more room density is about more neighbours",
+        "follows_the_tokens": TIES_IN_VALUE,
+    },
     "dpp": {"breaks_ties_by_index": LIKENESS_DECIDES},
     "max_min": {
         "breaks_ties_by_index": FARTHEST,
         "ranks_nan_last": FARTHEST,
         "follows_the_tokens": TIES_IN_VALUE,
     },
+    "in_turn": {"changes_nothing_where_all_is_kept": GATHERS, "follows_the_tokens": TIES_IN_VALUE},
     "mis": {"uses_all_room": MAY_RUN_DRY},
     "mmr": {"breaks_ties_by_index": LIKENESS_DECIDES},
+    "nearest": {"follows_the_tokens": TIES_IN_VALUE},
+    "neighbours": {"changes_nothing_where_all_is_kept": GATHERS},
+    "outliers": {"uses_all_room": "there may be few"},
     "random": {"breaks_ties_by_index": SCORES_ARE_IGNORED, "ranks_nan_last": SCORES_ARE_IGNORED},
+    "strided": {
+        "breaks_ties_by_index": SCORES_ARE_IGNORED,
+        "ranks_nan_last": SCORES_ARE_IGNORED,
+        "is_nested": "a longer stride is another stride",
+    },
     "uniform_grid": {
         "breaks_ties_by_index": SCORES_ARE_IGNORED,
         "ranks_nan_last": SCORES_ARE_IGNORED,
@@ -83,6 +107,44 @@ VARIANTS = [
     ("select", "mmr", {"balance": 1.0}, {}),
     ("select", "coverage", {"alpha": 0.0}, EXEMPT["coverage"]),
     ("select", "coverage", {"alpha": 2.0}, EXEMPT["coverage"]),
+    ("importance", "vision_attention", {"heads": "max", "query": "mean", "layer": -1}, {}),
+    ("importance", "rated_attention", {"layer": "same"}, {}),
+    ("select", "bipartite", {"by": "mean_keys"}, EXEMPT["bipartite"]),
+    (
+        "select",
+        "density_peaks",
+        {"per": 2, "neighbours": 3},
+        {**EXEMPT["density_peaks"], "uses_all_room": "it leaves room on purpose"},
+    ),
+    ("select", "outliers", {"factor": 0.0}, EXEMPT["outliers"]),
+    ("select", "outliers", {"fill": "score"}, {}),
+    ("select", "outliers", {"fill": "score", "leave": 1}, {"uses_all_room": "it leaves room on purpose"}),
+    (
+        "select",
+        "strided",
+        {"among": "all", "leave": 1},
+        {**EXEMPT["strided"], "uses_all_room": "what is kept already may stand where it would step"},
+    ),
+    ("select", "strided", {"step": 2}, {**STEPS, "uses_all_room": "it may step beyond the last token"}),
+    ("merge", "nearest", {"into": ["best"], "by": "mean_keys", "rule": "add_mean"}, EXEMPT["nearest"]),
+    ("merge", "nearest", {"halves": True, "by": "keys", "weight": "size"}, EXEMPT["nearest"]),
+    ("merge", "nearest", {"distance": "euclidean", "into": ["best"], "share": 0.3}, EXEMPT["nearest"]),
+    (
+        "merge",
+        "nearest",
+        {"into": ["rest"], "rule": "sum", "weight": "score"},
+        {
+            "changes_nothing_where_all_is_kept": "a token counts as much as its score says, even alone",
+            **EXEMPT["nearest"],
+        },
+    ),
+    ("merge", "nearest", {"rule": "add", "weight": "score"}, EXEMPT["nearest"]),
+    (
+        "merge",
+        "neighbours",
+        {"k": 2, "rule": "mean", "weight": "size"},
+        {**EXEMPT["neighbours"], "follows_the_tokens": TIES_IN_VALUE},
+    ),
 ]
 
 

@@ -11,7 +11,7 @@ import prunekit as pk
 
 DOCS = ROOT / "docs"
 LARGEST_PICTURE = 150_000
-PAGES = {"importance": "importance", "bias": "bias", "graph": "graphs", "select": "select"}
+PAGES = {"importance": "importance", "bias": "bias", "graph": "graphs", "select": "select", "merge": "merge"}
 
 
 @pytest.fixture(scope="module")

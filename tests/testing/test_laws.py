@@ -11,7 +11,7 @@ from prunekit import Signal
 from prunekit.kernels.known import Pick
 from prunekit.kernels.ranking import best
 from prunekit.testing import LAWS, conformance, holds
-from prunekit.testing.laws import keeps_within_reach
+from prunekit.testing.laws import keeps_the_sum, keeps_within_reach
 
 
 class Scorer(pk.ImportanceScorer):
@@ -161,6 +161,26 @@ class Chooser(pk.Selector):
         return kept | best(scores, free, room)
 
 
+class Blender(pk.Merger):
+    """Adds the dropped to each kept token; broken in the way `fault` says."""
+
+    use: Literal["blender"] = "blender"
+    fault: str = ""
+
+    def __call__(self, tokens, selection):
+        kept = selection.kept[..., None]
+        features = tokens.features.float()
+        left = features.masked_fill(kept | ~tokens.present[..., None], 0).sum(1, keepdim=True)
+        match self.fault:
+            case "gives_finite_features":
+                return torch.where(kept, features + left / left, features)
+            case "leaves_the_rest_alone":
+                return torch.where(kept, features + left, 0)
+            case "changes_nothing_where_all_is_kept":
+                return torch.where(kept, 2 * features + left, features)
+        return torch.where(kept, features + left, features)
+
+
 class Sloppy(pk.Pipeline, frozen=True):
     """A pipeline; broken in the way its name says."""
 
@@ -173,7 +193,13 @@ class Sloppy(pk.Pipeline, frozen=True):
         return selection
 
 
-SOUND = {"importance": Scorer, "bias": Estimator, "graph": Builder, "select": Chooser}
+SOUND = {
+    "importance": Scorer,
+    "bias": Estimator,
+    "graph": Builder,
+    "select": Chooser,
+    "merge": Blender,
+}
 SHARED = set(LAWS["importance"]) & set(LAWS["select"])
 """The laws of all kinds: the scorer shows that they can fail."""
 
@@ -235,6 +261,11 @@ class Listener(pk.ImportanceScorer):
 
     def __call__(self, tokens):
         return tokens.signal(Shy()).float()
+
+
+def test_a_sum_is_held_to_its_word():
+    with pytest.raises(AssertionError, match="features added up to"):
+        holds(keeps_the_sum, Blender())
 
 
 def test_signals_of_strangers_are_made_up():

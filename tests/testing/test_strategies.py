@@ -6,10 +6,10 @@ from hypothesis import find, given, settings
 
 import prunekit as pk
 from prunekit.kernels.cosine import cosine, unit
-from prunekit.testing import choices, token_sets
+from prunekit.testing import choices, merges, token_sets
 
 ATTENTION, PADDED = pk.TextAttention(), pk.PaddedShare()
-SEEN, KEYS = pk.VisionAttention(), pk.VisionKeys()
+SEEN, KEYS, TEXTS = pk.VisionAttention(), pk.VisionKeys(), pk.TextFeatures()
 
 
 def real_features(tokens):
@@ -57,6 +57,26 @@ AWKWARD_CHOICES = {
 }
 
 
+AWKWARD_MERGES = {
+    "all kept": lambda m: (m.kept_by[m.tokens.present] >= 0).all() and m.kept_by.numel() > 4,
+    "nobody kept by a step that is asked for": lambda m: m.selection.kept.any() and not by(m, "asked").any(),
+    "few kept": lambda m: m.selection.kept.sum() * 5 < m.tokens.present.sum(),
+    "NaN scores": lambda m: m.scores.isnan().any(),
+    "scores below 0": lambda m: (m.scores < 0).any(),
+    "no token at all": lambda m: m.kept_by.shape[1] == 0,
+    "fewer texts than there is place for": lambda m: (m.tokens.signals[TEXTS] == 0).all(-1).any(),
+    "garbage in the keys of padding": lambda m: keys(m)[~m.tokens.present].isnan().any(),
+}
+
+
+def by(merge, step):
+    return merge.selection.by([step])
+
+
+def keys(merge):
+    return merge.tokens.signals[KEYS].movedim(-1, 1)
+
+
 @pytest.mark.parametrize("what", AWKWARD_TOKENS.values(), ids=AWKWARD_TOKENS)
 def test_awkward_tokens_turn_up(what):
     turns_up(token_sets(needs={ATTENTION, PADDED}), what)
@@ -65,6 +85,11 @@ def test_awkward_tokens_turn_up(what):
 @pytest.mark.parametrize("what", AWKWARD_CHOICES.values(), ids=AWKWARD_CHOICES)
 def test_awkward_choices_turn_up(what):
     turns_up(choices(), what)
+
+
+@pytest.mark.parametrize("what", AWKWARD_MERGES.values(), ids=AWKWARD_MERGES)
+def test_awkward_merges_turn_up(what):
+    turns_up(merges(needs={KEYS, TEXTS}, after={"asked"}), what)
 
 
 def turns_up(strategy, what):
@@ -111,3 +136,34 @@ def test_what_a_vision_tower_shows_has_heads_and_keys_dimensions(tokens):
         assert (len(found), found.shape[-1]) == (batch, length)
         real = found.movedim(-1, 1)[tokens.present]
         assert ((real >= low) & (real <= 1)).all()
+
+
+ALL_SIGNALS = {
+    pk.TextRows(),
+    pk.TextFeatures(),
+    pk.InputFeatures(),
+    pk.VisionAttention(),
+    pk.VisionKeys(),
+    pk.Sizes(),
+}
+
+
+@settings(max_examples=50)
+@given(merges(needs=ALL_SIGNALS))
+def test_merges_keep_present_tokens_and_sums_are_exact(merge):
+    selection, tokens = merge.selection, merge.tokens
+    assert not (selection.kept & ~tokens.present).any()
+    assert (selection.kept.any(-1) == tokens.present.any(-1)).all()
+    eighths = 16 * real_features(tokens).nan_to_num(0, 0, 0)
+    assert torch.equal(eighths, eighths.round()) and (eighths.abs() <= 128).all()
+    assert (tokens.signals[pk.Sizes()][tokens.present].nan_to_num(1, 1, 1) >= 1).all()
+
+
+@settings(max_examples=50)
+@given(token_sets(needs=ALL_SIGNALS, dtypes=(torch.float32,)))
+def test_cosines_of_keys_are_quarters_in_one_head_and_in_all(tokens):
+    held = tokens.signals[pk.VisionKeys()]
+    for vectors in (held.mean(1).mT, held.flatten(1, 2).mT):
+        both = tokens.present[:, :, None] & tokens.present[:, None]
+        quarters = 4 * cosine(unit(vectors), unit(vectors))[both]
+        assert torch.equal(quarters, quarters.round())

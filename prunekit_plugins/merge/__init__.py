@@ -1,0 +1,1 @@
+"""Mergers: what dropped tokens leave to kept ones."""
