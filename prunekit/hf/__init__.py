@@ -8,7 +8,7 @@ print(pruning.report())
 from prunekit.hf.adapters import Family
 from prunekit.hf.attachment import Attachment, Positions, attach
 from prunekit.hf.choose import Select
-from prunekit.hf.clock import first_forward
+from prunekit.hf.clock import timed
 from prunekit.hf.decoder import find_decoder
 from prunekit.hf.grids import Adapter, GenericAdapter, Grid
 from prunekit.hf.models import LoadedModel, load, prompt_inputs, silence
@@ -29,8 +29,8 @@ __all__ = [
     "Select",
     "attach",
     "find_decoder",
-    "first_forward",
     "load",
     "prompt_inputs",
     "silence",
+    "timed",
 ]

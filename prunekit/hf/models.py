@@ -20,8 +20,9 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from prunekit.errors import PrunekitError, UnsupportedModel
+from prunekit.errors import PrunekitError, UnknownName, UnsupportedModel, nearest
 from prunekit.hf.places import visual_token_ids
+from prunekit.hf.random_models import PREFIX, RANDOM, random_model, random_processor
 from prunekit.testbed import CHECKPOINT
 
 TESTBED = "testbed"
@@ -35,7 +36,7 @@ class LoadedModel:
     Attributes:
         model: In evaluation mode.
         processor: Makes its inputs from images and texts.
-        name: What it was loaded by: `testbed`, a folder as it was given, or a hub id.
+        name: What it was loaded by: `testbed`, a random model, a folder as it was given, or a hub id.
     """
 
     model: PreTrainedModel
@@ -49,31 +50,45 @@ def silence() -> None:
     logging.disable_progress_bar()
 
 
-def load(name: str | PathLike[str]) -> LoadedModel:
-    """Loads a vision-language model: float32 on a CPU, its own precision on a GPU where there is one.
+def load(
+    name: str | PathLike[str], *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> LoadedModel:
+    """Loads a vision-language model.
 
     Code that comes with a model is not run.
 
     Args:
-        name: `testbed`, a local folder, or the id of a model on the Hugging Face hub. Only the last
-            looks for the network, and not if the model is in the local cache.
+        name: `testbed`, a model with random weights (`random-llava-small`, `random-llava-7b`), a local
+            folder, or the id of a model on the Hugging Face hub. Only the last looks for the network, and
+            not if the model is in the local cache.
+        device: Where to put it; by default on a GPU where there is one.
+        dtype: Its precision; by default float32 on a CPU and its own on a GPU. Random models always have
+            their own.
 
     Raises:
         UnsupportedModel: It is no vision-language model that transformers knows.
+        UnknownName: There is no such random model.
         PrunekitError: It is not there, or cannot be reached.
     """
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if isinstance(name, str) and name.startswith(PREFIX) and not Path(name).is_dir():
+        if name not in RANDOM:
+            raise UnknownName(f"There is no random model {name!r}. {nearest(name, RANDOM)}")
+        return LoadedModel(random_model(name, place, dtype), random_processor(), name)
     source, local = _source(name)
     settings: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
     config = _checked_config(source, settings)
-    gpu = torch.cuda.is_available()
     try:
         model = AutoModelForImageTextToText.from_pretrained(
-            source, config=config, dtype="auto" if gpu else torch.float32, **settings
+            source,
+            config=config,
+            dtype=dtype or (torch.float32 if place.type == "cpu" else "auto"),
+            **settings,
         )
         processor = AutoProcessor.from_pretrained(source, **settings)
     except (OSError, ValueError, ImportError) as error:
         raise PrunekitError(f"{source} cannot be loaded: {error}") from error
-    moved = cast(torch.nn.Module, model).to("cuda" if gpu else "cpu").eval()
+    moved = cast(torch.nn.Module, model).to(place).eval()
     return LoadedModel(cast(PreTrainedModel, moved), processor, str(name))
 
 
