@@ -14,6 +14,7 @@ import torch
 
 from prunekit.bench.prompts import prompt_of
 from prunekit.errors import MissingPrior, PrunekitError
+from prunekit.files import load
 from prunekit.hf.clock import timed
 from prunekit.hf.vision import seen_once
 from prunekit.measuring import Counting
@@ -47,7 +48,6 @@ class Row:
 
     model: str
     pipeline: str
-    budget: int | float
     tokens: int
     kept: int
     text: int
@@ -137,9 +137,9 @@ class _Setup:
         )
 
 
-def with_keep_all(pipelines: Sequence[Pipeline]) -> list[Pipeline]:
-    """The pipelines, after the first of them keeping everything: what attaching alone costs."""
-    return [pipelines[0].swap(name=KEEP_ALL, budget=1.0), *pipelines]
+def keep_all() -> Pipeline:
+    """FastV with everything kept: what attaching costs, one row of attention included, and saves nothing."""
+    return load("fastv").swap(name=KEEP_ALL, budget=1.0)
 
 
 def attachable(pipeline: Pipeline, model: PreTrainedModel, prior: Path) -> Pipeline:
@@ -151,7 +151,7 @@ def attachable(pipeline: Pipeline, model: PreTrainedModel, prior: Path) -> Pipel
         prior: The file of a prior that was made up.
     """
     try:
-        pipeline.bind(pipeline.site(model))
+        pipeline.attach(model)
     except MissingPrior:
         bias = [
             {**stage.model_dump(), "prior": str(prior)} if getattr(stage, "prior", None) == "auto" else stage
@@ -208,7 +208,6 @@ def _row(model: str, unpruned: _Setup, pruned: _Setup, vision: float) -> Row:
     return Row(
         model=model,
         pipeline=pipeline.name,
-        budget=pipeline.budget,
         tokens=sum(report.visual_before),
         kept=sum(report.visual_after),
         text=sum(report.text),

@@ -31,7 +31,9 @@ def rows(result: Result) -> list[dict]:
 
 
 def test_rows_for_machines(prunekit: Prunekit):
-    result = prunekit("bench", "prefill", *QUICK, "--tokens", 144, "--tokens", 288, "--json")
+    result = prunekit(
+        "bench", "prefill", *QUICK, "--tokens", 144, "--tokens", 288, "--budget", "0.1", "--json"
+    )
     asked = [(row["tokens"], row["pipeline"]) for row in rows(result)]
     names = ["keep-all", "fastv", "d2pruner", "random", "uniform_grid"]
     assert asked == [(size, name) for size in (144, 288) for name in names]
@@ -69,12 +71,17 @@ def test_every_combination_is_a_row_and_baselines_are_beside(prunekit: Prunekit)
         "bench", "prefill", *QUICK, "--tokens", 144, "--pipeline", "random", "--budget", 9, "--budget", "0.5",
         "--json",
     )  # fmt: skip
-    asked = [(row["pipeline"], row["budget"], row["kept"]) for row in rows(result)]
+    asked = [(row["pipeline"], row["kept"]) for row in rows(result)]
     assert asked == [
-        ("keep-all", 1.0, 144),
-        ("random", 9, 9), ("uniform_grid", 9, 9),
-        ("random", 0.5, 72), ("uniform_grid", 0.5, 72),
+        ("keep-all", 144), ("random", 9), ("uniform_grid", 9), ("random", 72), ("uniform_grid", 72)
     ]  # fmt: skip
+
+
+def test_a_pipeline_keeps_what_it_says_where_nothing_else_is_said(prunekit: Prunekit):
+    result = prunekit("bench", "prefill", *QUICK, "--tokens", 144, "--pipeline", "fastv", "--json")
+    assert {row["pipeline"]: row["kept"] for row in rows(result)} == {
+        "keep-all": 144, "fastv": 72, "random": 14, "uniform_grid": 14
+    }  # fmt: skip
 
 
 def test_a_prior_that_is_missing_is_made_up_and_called_so(prunekit: Prunekit, tmp_path: Path):

@@ -23,13 +23,13 @@ from prunekit.pipeline import Pipeline
 if TYPE_CHECKING:
     from prunekit.bench.prefill import Effort, Row
 
-MODEL, TOKENS, BUDGET = "random-llava-small", (576, 2880), "0.1"
+MODEL, TOKENS = "random-llava-small", (576, 2880)
 PIPELINES, BESIDE = ("fastv", "d2pruner"), ("random", "uniform_grid")
 CAPTION = (
     "prefill: the forward pass that reads the prompt, with choosing and all that pruning adds, without "
     "vision tower and projector, which the title gives apart. faster: beside the prefill without pruning; "
     "predicted: by operations of the decoder, convention exact. decode: each token after the first. "
-    "peak: what tensors hold at most while reading, weights not counted. keep-all: {first} with everything "
+    "peak: what tensors hold at most while reading, weights not counted. keep-all: fastv with everything "
     "kept, the price of attaching. Medians of rounds in which all alternate. Read ratios, not milliseconds: "
     "{device}, threads: {threads}."
 )
@@ -58,7 +58,8 @@ def prefill(
         typer.Option(min=1, help="Visual tokens to come near to, in whole images. By default 576 and 2880."),
     ] = None,
     budget: Annotated[
-        list[str] | None, typer.Option(help="Tokens to keep: a count (64) or a share. By default 0.1.")
+        list[str] | None,
+        typer.Option(help="Tokens to keep: a count (64) or a share. By default what each pipeline says."),
     ] = None,
     new_tokens: Annotated[int, typer.Option(min=1, help="How many tokens to decode after the first.")] = 8,
     runs: Annotated[int, typer.Option(min=1, help="How many rounds count.")] = 5,
@@ -87,8 +88,9 @@ def prefill(
 
     place = device_named(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     names = dict.fromkeys([*(pipeline or PIPELINES), *BESIDE])
-    budgets = [parse_budget(text) for text in budget or [BUDGET]]
-    chosen = [load(name).swap(budget=each) for each, name in product(budgets, names)]
+    chosen = [load(name) for name in names]
+    if budget:
+        chosen = [each.swap(budget=parse_budget(text)) for text, each in product(budget, chosen)]
     precision = getattr(torch, dtype) if dtype else None
     effort = Effort(new_tokens, runs, patience)
     with using_threads(threads):
@@ -103,7 +105,7 @@ def prefill(
         return
     for table in _tables(rows):
         wide().print(table)
-    note(CAPTION.format(first=chosen[0].name, **told))
+    note(CAPTION.format(**told))
     if any(INVENTED in row.pipeline for row in rows):
         note(MADE_UP)
 
@@ -118,12 +120,12 @@ def _measured(
 ) -> Iterator[Row]:
     """The rows of one model, with a progress bar."""
     from prunekit import hf
-    from prunekit.bench.prefill import attachable, measured, with_keep_all
+    from prunekit.bench.prefill import attachable, keep_all, measured
 
     hf.silence()
     loaded = hf.load(name, device=device, dtype=dtype)
     with made_up_prior_file() as prior, progress() as bar:
-        chosen = with_keep_all([attachable(each, loaded.model, prior) for each in pipelines])
+        chosen = [keep_all(), *(attachable(each, loaded.model, prior) for each in pipelines)]
         answers = (1 + len(chosen)) * (1 + effort.runs)
         for size in sizes:
             task = bar.add_task(f"{name}, {size} visual tokens", total=answers)
