@@ -49,6 +49,8 @@ from prunekit.tokens import (
     Signal,
     TokenBatch,
     Verdict,
+    VisionAttention,
+    VisionKeys,
 )
 
 if TYPE_CHECKING:
@@ -161,6 +163,12 @@ class Pipeline(Strict, frozen=True):
     def needs(self) -> frozenset[Signal]:
         """What must be captured from the model for this pipeline to run."""
         return frozenset[Signal]().union(*(part.needs for part in self.parts))
+
+    @property
+    def sees(self) -> bool:
+        """Whether it wants something from the vision encoder."""
+        wanted = any(isinstance(need, (VisionAttention, VisionKeys)) for need in self.needs)
+        return wanted or any(cut.at.features == "vision" for cut in self.cuts)
 
     @property
     def _overridden(self) -> set[str]:

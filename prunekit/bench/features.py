@@ -6,7 +6,11 @@ carries over from made-up ones, and ratios measured in one run.
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
 import torch
@@ -74,6 +78,15 @@ def made_up_prior(seed: int = 0) -> Prior:
     ramp = torch.linspace(1, 2, MAP * MAP).view(1, MAP, MAP)
     whole = (ramp + 0.2 * noise) / (MAP * MAP)
     return Prior(whole, torch.tensor([1]), "made up", 2, "none", 1)
+
+
+@contextmanager
+def made_up_prior_file() -> Generator[Path]:
+    """The same as a file, for as long as the block lasts."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "prior.safetensors"
+        made_up_prior().save(file)
+        yield file
 
 
 def _features(shape: Size, make: torch.Generator) -> Float[Tensor, "tokens dim"]:

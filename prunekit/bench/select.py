@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
@@ -201,27 +199,6 @@ def _launched(pipeline: Pipeline, tokens: TokenBatch) -> Counting:
     with Counting(there.features.device) as launched:
         pipeline(there, "device")
     return launched
-
-
-def environment(device: torch.device, threads: int) -> dict[str, str | int]:
-    """Where it was measured."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    return {
-        "device": name,
-        "threads": threads,
-        "prunekit": version("prunekit"),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "system": platform.platform(terse=True),
-    }
-
-
-def _processor() -> str:
-    """The model of the processor, where the system tells it."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.is_file() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
 
 
 def _gram(features: Float[Tensor, "batch tokens dim"]) -> tuple[Callable[[], Tensor], float]:

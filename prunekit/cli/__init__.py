@@ -1,4 +1,4 @@
-"""The command line: `prunekit demo | run | list | show | check | schema | budget | calibrate | bench | …`."""
+"""The command line: `prunekit demo | run | doctor | list | show | check | budget | calibrate | bench | …`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from prunekit.cli.calibrate import calibrate_command
 from prunekit.cli.check import check
 from prunekit.cli.console import complain
 from prunekit.cli.demo import demo
+from prunekit.cli.doctor import doctor
 from prunekit.cli.list import list_installed
 from prunekit.cli.new_plugin import new_plugin
 from prunekit.cli.run import run
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(run)
 app.command(name="list")(list_installed)
+app.command()(doctor)
 app.command()(show)
 app.command()(check)
 app.command()(schema)

@@ -13,6 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
+WIDE = 120
+
+
+def wide() -> Console:
+    """Where a table goes whose columns must not be cut: to stdout, wider than a narrow terminal."""
+    return Console(width=max(WIDE, out.width), highlight=False)
+
 
 def complain(message: str) -> None:
     """One error, for a person."""

@@ -125,9 +125,9 @@ def _one_batch(loaded: LoadedModel, asked: Asked, pipeline: Pipeline | None) -> 
     images = [Image.fromarray(scene.image) for scene, _ in asked]
     inputs = model_inputs(loaded, images, [question.text for _, question in asked])
     if pipeline is None:
-        with hf.first_forward(loaded.model) as timing:
+        with hf.timed(loaded.model) as timing:
             given = answers(loaded, inputs, ANSWER_TOKENS)
-        return Trial(given, timing.milliseconds)
+        return Trial(given, timing.prefill_ms)
     with pipeline.attach(loaded.model) as pruning:
         given = answers(loaded, inputs, ANSWER_TOKENS)
     report = pruning.report()

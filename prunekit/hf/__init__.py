@@ -7,7 +7,7 @@ print(pruning.report())
 
 from prunekit.hf.adapters import Family
 from prunekit.hf.attachment import Attachment, Positions, attach
-from prunekit.hf.clock import first_forward
+from prunekit.hf.clock import timed
 from prunekit.hf.cut import Cut, Select
 from prunekit.hf.decoder import find_decoder
 from prunekit.hf.grids import Adapter, GenericAdapter, Grid
@@ -31,8 +31,8 @@ __all__ = [
     "attach",
     "decoder_shape",
     "find_decoder",
-    "first_forward",
     "load",
     "prompt_inputs",
     "silence",
+    "timed",
 ]

@@ -20,27 +20,49 @@ def now(device: torch.device) -> float:
 
 @dataclass(slots=True)
 class Timing:
-    """How long something took, once it has."""
+    """How long a call of `generate` took, once it has.
 
-    milliseconds: float = 0.0
+    Attributes:
+        prefill_ms: Milliseconds of its first forward pass, hooks included.
+        steps: How many forward passes came after.
+        steps_ms: Milliseconds from the end of the first to the end of the block.
+    """
+
+    prefill_ms: float = 0.0
+    steps: int = 0
+    steps_ms: float = 0.0
+
+    @property
+    def decode_ms(self) -> float:
+        """Milliseconds for each token after the first; 0 where there was none."""
+        return self.steps_ms / self.steps if self.steps else 0.0
 
 
 @contextmanager
-def first_forward(model: PreTrainedModel) -> Generator[Timing]:
-    """Measures the first forward pass of a model inside the block: the prefill of `generate`, unpruned."""
+def timed(model: PreTrainedModel) -> Generator[Timing]:
+    """Measures the forward passes of a model inside the block: the prefill of `generate`, then its steps.
+
+    Inside a `with attach(…)` block what pruning costs is in the times.
+    """
     timing = Timing()
-    started: list[float] = []
+    times: list[float] = []
 
     def start(*_: object) -> None:
-        started.append(now(model.device))
+        if not times:
+            times.append(now(model.device))
 
     def stop(*_: object) -> None:
-        if len(started) == 1:
-            timing.milliseconds = 1e3 * (now(model.device) - started[0])
+        if len(times) == 1:
+            times.append(now(model.device))
+        else:
+            timing.steps += 1
 
-    hooks = [model.register_forward_pre_hook(start), model.register_forward_hook(stop)]
+    hooks = [model.register_forward_pre_hook(start, prepend=True), model.register_forward_hook(stop)]
     try:
         yield timing
+        if len(times) == 2:
+            began, read = times
+            timing.prefill_ms, timing.steps_ms = 1e3 * (read - began), 1e3 * (now(model.device) - read)
     finally:
         for hook in hooks:
             hook.remove()

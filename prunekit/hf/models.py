@@ -20,8 +20,9 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from prunekit.errors import PrunekitError, UnsupportedModel
+from prunekit.errors import PrunekitError, UnknownName, UnsupportedModel, nearest
 from prunekit.hf.places import visual_token_ids
+from prunekit.hf.random_models import PREFIX, RANDOM, random_model, random_processor
 from prunekit.hf.shape import Shape
 from prunekit.testbed import CHECKPOINT
 
@@ -36,7 +37,7 @@ class LoadedModel:
     Attributes:
         model: In evaluation mode.
         processor: Makes its inputs from images and texts.
-        name: What it was loaded by: `testbed`, a folder as it was given, or a hub id.
+        name: What it was loaded by: `testbed`, a random model, a folder as it was given, or a hub id.
     """
 
     model: PreTrainedModel
@@ -50,31 +51,43 @@ def silence() -> None:
     logging.disable_progress_bar()
 
 
-def load(name: str | PathLike[str]) -> LoadedModel:
-    """Loads a vision-language model: float32 on a CPU, its own precision on a GPU where there is one.
+def load(
+    name: str | PathLike[str], *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> LoadedModel:
+    """Loads a vision-language model.
 
     Code that comes with a model is not run.
 
     Args:
-        name: `testbed`, a local folder, or the id of a model on the Hugging Face hub. Only the last
-            looks for the network, and not if the model is in the local cache.
+        name: `testbed`, a model with random weights (`random-llava-small`, `random-llava-7b`), a local
+            folder, or the id of a model on the Hugging Face hub. Only the last looks for the network, and
+            not if the model is in the local cache.
+        device: Where to put it; by default on a GPU where there is one.
+        dtype: Its precision; by default float32 on a CPU and its own on a GPU. Random models always have
+            their own.
 
     Raises:
         UnsupportedModel: It is no vision-language model that transformers knows.
+        UnknownName: There is no such random model.
         PrunekitError: It is not there, or cannot be reached.
     """
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if (random := _random(name)) is not None:
+        return LoadedModel(random_model(random, place, dtype), random_processor(), random)
     source, local = _source(name)
     settings: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
     config = _checked_config(source, settings)
-    gpu = torch.cuda.is_available()
     try:
         model = AutoModelForImageTextToText.from_pretrained(
-            source, config=config, dtype="auto" if gpu else torch.float32, **settings
+            source,
+            config=config,
+            dtype=dtype or (torch.float32 if place.type == "cpu" else "auto"),
+            **settings,
         )
         processor = AutoProcessor.from_pretrained(source, **settings)
     except (OSError, ValueError, ImportError) as error:
         raise PrunekitError(f"{source} cannot be loaded: {error}") from error
-    moved = cast(torch.nn.Module, model).to("cuda" if gpu else "cpu").eval()
+    moved = cast(torch.nn.Module, model).to(place).eval()
     return LoadedModel(cast(PreTrainedModel, moved), processor, str(name))
 
 
@@ -83,10 +96,14 @@ def decoder_shape(name: str | PathLike[str]) -> Shape:
 
     Raises:
         UnsupportedModel: It is no vision-language model that transformers knows.
+        UnknownName: There is no such random model.
         PrunekitError: It is not there, or cannot be reached.
     """
-    source, local = _source(name)
-    config = _checked_config(source, {"local_files_only": local, "trust_remote_code": False})
+    if (random := _random(name)) is not None:
+        config: Any = RANDOM[random].config
+    else:
+        source, local = _source(name)
+        config = _checked_config(source, {"local_files_only": local, "trust_remote_code": False})
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
     return Shape.read(cast(Any, model).get_decoder())
@@ -126,6 +143,19 @@ def prompt_inputs(
         )
     except ValueError as error:
         raise PrunekitError(f"The processor cannot make inputs of these prompts: {error}") from error
+
+
+def _random(name: str | PathLike[str]) -> str | None:
+    """The name of a model with random weights; None for any other's.
+
+    Raises:
+        UnknownName: There is no such random model.
+    """
+    if not isinstance(name, str) or not name.startswith(PREFIX) or Path(name).is_dir():
+        return None
+    if name not in RANDOM:
+        raise UnknownName(f"There is no random model {name!r}. {nearest(name, RANDOM)}")
+    return name
 
 
 def _source(name: str | PathLike[str]) -> tuple[str, bool]:

@@ -1,28 +1,27 @@
-"""`prunekit bench`: what selecting costs, beside what it is meant to save."""
+"""`prunekit bench select`: what selecting costs, beside what it is meant to save."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import torch
 import typer
 from PIL import Image
-from rich.console import Console
 from rich.table import Table
 
-from prunekit.bench.features import KINDS, Size, made_up_prior
-from prunekit.bench.select import CASES, Problem, Row, environment, measured
+from prunekit.bench.environment import environment
+from prunekit.bench.features import KINDS, Size, made_up_prior_file
+from prunekit.bench.select import CASES, Problem, Row, measured
 from prunekit.budget import parse_budget
+from prunekit.cli.bench.machine import device_named, known, using_threads
 from prunekit.cli.charts import Line, draw_chart
-from prunekit.cli.console import note, out, print_json, progress
+from prunekit.cli.console import note, print_json, progress, wide
 from prunekit.cli.pictures import png
-from prunekit.errors import ConfigError, UnknownName, nearest
+from prunekit.errors import ConfigError
 from prunekit.kernels.engine import Engine
 from prunekit.writing import check_place, write_whole
 
@@ -35,18 +34,9 @@ CAPTION = (
     "batch; ops, syncs and peak are counted. same: whether dense keeps the same tokens; ? where rounding "
     "decides. Read ratios, not milliseconds: {device}, threads: {threads}."
 )
-WIDE = 120
 ASKED, WORDS = ("case", "features", "N", "D", "B", "keep"), ("case", "features", "same")
 
-app = typer.Typer(
-    name="bench",
-    help="Measure what pruning costs and what it saves.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-)
 
-
-@app.command()
 def select(
     case: Annotated[
         list[str] | None, typer.Option(help=f"What to measure: {', '.join(CASES)}. By default all.")
@@ -90,16 +80,16 @@ def select(
     """
     if plot is not None:
         check_place(plot)
-    place = _device(device)
+    place = device_named(device)
     grid = product(
-        _known("--features", features or KINDS[:1], KINDS),
+        known("--features", features or KINDS[:1], KINDS),
         tokens or (SIZES if everything else SIZES[:2]),
         dim or (WIDTHS if everything else WIDTHS[:1]),
         batch or (BATCHES if everything else BATCHES[:1]),
     )
     shapes = [Size(*each) for each in grid]
     budgets = [parse_budget(text) for text in keep or ["0.1"]]
-    cases = _known("--case", case or list(CASES), list(CASES))
+    cases = known("--case", case or list(CASES), list(CASES))
     asked = [Problem(name, shape, budget) for shape, budget, name in product(shapes, budgets, cases)]
     problems = [problem for problem in asked if problem.bearable(place)]
     if not problems:
@@ -111,7 +101,7 @@ def select(
     if json:
         print_json({"rows": [asdict(row) for row in rows], "environment": told})
     else:
-        Console(width=max(WIDE, out.width), highlight=False).print(_table(rows))
+        wide().print(_table(rows))
         note(CAPTION.format(**told))
         if len(problems) < len(asked):
             note(f"Left out: {len(asked) - len(problems)} rows that take too much memory or time here.")
@@ -126,35 +116,9 @@ def _measured(
     problems: Sequence[Problem], device: torch.device, engine: Engine | None, threads: int
 ) -> list[Row]:
     """The rows, with a progress bar, on so many threads."""
-    outer = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with TemporaryDirectory() as folder, progress() as bar:
-            prior = Path(folder) / "prior.safetensors"
-            made_up_prior().save(prior)
-            rows = measured(problems, prior, device, engine)
-            return list(bar.track(rows, total=len(problems), description="Selecting"))
-    finally:
-        torch.set_num_threads(outer)
-
-
-def _known(option: str, names: Sequence[str], valid: Sequence[str]) -> Sequence[str]:
-    for name in names:
-        if name not in valid:
-            raise UnknownName(f"{option}: there is no {name!r}. {nearest(name, valid)}")
-    return names
-
-
-def _device(name: str) -> torch.device:
-    if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", name):
-        raise ConfigError(f"--device {name}: write cpu, cuda or cuda:1.")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(f"--device {name}: torch cannot use it here: {reason}") from error
-    return device
+    with using_threads(threads), made_up_prior_file() as prior, progress() as bar:
+        rows = measured(problems, prior, device, engine)
+        return list(bar.track(rows, total=len(problems), description="Selecting"))
 
 
 def _table(rows: Sequence[Row]) -> Table:
