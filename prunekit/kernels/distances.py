@@ -1,4 +1,4 @@
-"""Euclidean distances by one product, in double precision: squares are subtracted, float32 would lose much."""
+"""Euclidean distances by one product, in double precision: squares are subtracted, float32 loses much."""
 
 from __future__ import annotations
 
