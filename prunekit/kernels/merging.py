@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from prunekit.kernels.cosine import cosine, unit
+from prunekit.kernels.distances import distances
 from prunekit.kernels.engine import engine_for
 from prunekit.kernels.front import to_front
 from prunekit.kernels.known import Pick
@@ -148,6 +149,4 @@ def _nearness(
     if distance == "cosine":
         directions = unit(vectors)
         return cosine(Pick(places)(directions), directions)
-    values = vectors.float()
-    apart = torch.cdist(Pick(places)(values), values, compute_mode="donot_use_mm_for_euclid_dist")
-    return -apart.clamp(max=torch.finfo(torch.float32).max)
+    return -distances(Pick(places)(vectors), vectors)

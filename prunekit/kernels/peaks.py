@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from prunekit.kernels.distances import distances
+
 
 def peak_worth(
     points: Float[Tensor, "batch tokens dim"],
@@ -34,8 +36,8 @@ def peak_worth(
     count, dim = points.shape[1:]
     if not count:
         return points.new_zeros(len(points), 0, dtype=torch.float32)
-    values = points.float().masked_fill(~eligible[..., None], 0)
-    apart = torch.cdist(values, values, compute_mode="donot_use_mm_for_euclid_dist") / dim**0.5
+    values = points.masked_fill(~eligible[..., None], 0)
+    apart = distances(values, values) / dim**0.5
     both = eligible[:, :, None] & eligible[:, None]
     index = torch.arange(count, device=points.device)
     counted = neighbours.minimum(eligible.sum(-1)).clamp(min=1)[:, None]

@@ -225,7 +225,7 @@ def _standing_out(tokens: TokenBatch) -> Kept:
 def _prumerged(
     selection: Selection, attention: Float[Tensor, " tokens"], kept: Int[Tensor, " kept"]
 ) -> dict[str, Tensor]:
-    """PruMerge's outputs: the rows of what is kept, and the one that holds the rest; 0 without one."""
+    """PruMerge's outputs: the rows of what is kept, and the one that holds the rest, 0 if there is none."""
     features, rest = _features(selection), _places(selection.by(["rest"]))
     extra = features[rest] if len(rest) else torch.zeros_like(features[:1])
     tokens = torch.cat([features[kept], extra])
