@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -36,7 +36,13 @@ Removal = Literal["ratio", "difference", "weight"]
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """Something a stage needs captured from the model while it runs; the key of `TokenBatch.signals`."""
+    """Something a stage needs captured from the model while it runs; the key of `TokenBatch.signals`.
+
+    Attributes:
+        per_token: Whether its last axis is the visual tokens.
+    """
+
+    per_token: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,85 @@ class TextAttention(Signal):
 @dataclass(frozen=True, slots=True)
 class PaddedShare(Signal):
     """The share of each token's patch that is padding around the image: `Float[batch, tokens]` in [0, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
+class VisionAttention(Signal):
+    """The attention that each visual token receives in the vision tower: `Float[batch, heads, tokens]`.
+
+    Attributes:
+        layer: The layer of the tower, counted from its end where negative.
+        query: `cls`, from the class token; `mean`, from all queries on average; `auto`, from the class token
+            where there is one.
+    """
+
+    layer: int = -2
+    query: Literal["auto", "cls", "mean"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class VisionKeys(Signal):
+    """The keys of the visual tokens in the vision tower: `Float[batch, heads, dim, tokens]`.
+
+    Attributes:
+        layer: The layer of the tower, counted from its end where negative.
+    """
+
+    layer: int = -2
+
+
+@dataclass(frozen=True, slots=True)
+class TextFeatures(Signal):
+    """The features of the question's text tokens, at the place of pruning: `Float[batch, texts, dim]`.
+
+    Rows of zeros are padding.
+    """
+
+    per_token: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Keys(Signal):
+    """The keys of the visual tokens in a decoder layer: `Float[batch, heads, dim, tokens]`.
+
+    Attributes:
+        layer: `previous`, the layer before the one at whose entry tokens are dropped; `same`, that layer.
+    """
+
+    layer: Literal["previous", "same"] = "previous"
+
+
+@dataclass(frozen=True, slots=True)
+class TextKeys(Signal):
+    """The keys of the tokens of `TextFeatures` in a decoder layer, heads side by side.
+
+    `Float[batch, texts, dim]`, row by row what `TextFeatures` says of the same token.
+
+    Attributes:
+        layer: As in `Keys`.
+    """
+
+    per_token: ClassVar[bool] = False
+
+    layer: Literal["previous", "same"] = "previous"
+
+
+@dataclass(frozen=True, slots=True)
+class JointFeatures(Signal):
+    """The visual tokens in a space that pictures and words share: `Float[batch, dim, tokens]`.
+
+    Such a space is that of a contrastive image-text model.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class JointTexts(Signal):
+    """The texts of the prompt in the space of `JointFeatures`: `Float[batch, texts, dim]`.
+
+    Rows of zeros are padding.
+    """
+
+    per_token: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,11 +185,10 @@ class TokenBatch:
                 f"got {self.present.dtype} {tuple(self.present.shape)}."
             )
         for signal, value in self.signals.items():
-            if value.shape[0] != lead[0] or value.shape[-1] != lead[1]:
-                raise TokenError(
-                    f"signal {signal} is (batch, …, tokens) = ({lead[0]}, …, {lead[1]}); "
-                    f"got {tuple(value.shape)}."
-                )
+            last = lead[1] if signal.per_token else value.shape[-1]
+            if value.shape[0] != lead[0] or value.shape[-1] != last:
+                axes = f"tokens) = ({lead[0]}, …, {last})" if signal.per_token else f"dim) = ({lead[0]}, …)"
+                raise TokenError(f"signal {signal} is (batch, …, {axes}; got {tuple(value.shape)}.")
         devices = {tensor.device for tensor in (self.features, self.positions, self.present)}
         if len(devices | {value.device for value in self.signals.values()}) > 1:
             raise TokenError("features, positions, present and signals are on different devices.")

@@ -39,11 +39,12 @@ def shipped(name, prior_file):
     return pipeline.swap(bias={"use": "measured", "prior": str(prior_file)}) if pipeline.bias else pipeline
 
 
-def tiles(images, device):
-    """Images of two tiles each."""
-    attention = torch.rand(images, 4, 128, device=device)
-    features = torch.randn(images, 128, 16, device=device)
-    return pk.TokenBatch.grid(features, 8, 8, signals={ATTENTION: attention})
+def tiles(images, device, needs=frozenset({ATTENTION})):
+    """Images of two tiles each, with made-up signals."""
+    signals = {
+        signal: torch.rand(images, 4, 128 if signal.per_token else 16, device=device) for signal in needs
+    }
+    return pk.TokenBatch.grid(torch.randn(images, 128, 16, device=device), 8, 8, signals=signals)
 
 
 @pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS)
@@ -65,7 +66,8 @@ def test_both_engines_select_the_same(graph, select, tokens, budget):
 )
 def test_the_device_form_reads_nothing(name, prior_file):
     """On tensors that hold no values: whatever looked at one, or at how many there are, would raise."""
-    selection = shipped(name, prior_file)(tiles(3, "meta"))
+    pipeline = shipped(name, prior_file)
+    selection = pipeline(tiles(3, "meta", pipeline.needs))
     assert selection.kept.device.type == "meta"
     assert selection.kept.shape == selection.kept_by.shape == (3, 128)
     assert selection.exact.shape == (3,)

@@ -1,4 +1,7 @@
-"""The command line: `prunekit demo | run | list | show | check | schema | calibrate | bench | new-plugin`."""
+"""The command line.
+
+`prunekit demo | run | list | show | check | schema | calibrate | bench | golden | new-plugin`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from prunekit.cli.calibrate import calibrate_command
 from prunekit.cli.check import check
 from prunekit.cli.console import complain
 from prunekit.cli.demo import demo
+from prunekit.cli.golden import golden
 from prunekit.cli.list import list_installed
 from prunekit.cli.new_plugin import new_plugin
 from prunekit.cli.run import run
@@ -36,6 +40,7 @@ app.command()(show)
 app.command()(check)
 app.command()(schema)
 app.command(name="calibrate")(calibrate_command)
+app.command()(golden)
 app.command(name="new-plugin")(new_plugin)
 app.add_typer(bench.app)
 

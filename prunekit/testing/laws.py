@@ -464,7 +464,7 @@ def _laid_out(case: Case, order: Int[Tensor, "batch places"]) -> Case:
 
 def _laid_out_tokens(tokens: TokenBatch, order: Int[Tensor, "batch places"]) -> TokenBatch:
     signals = {
-        signal: _picked(value.movedim(-1, 1), order, torch.nan).movedim(1, -1)
+        signal: _picked(value.movedim(-1, 1), order, torch.nan).movedim(1, -1) if signal.per_token else value
         for signal, value in tokens.signals.items()
     }
     return TokenBatch(
@@ -534,8 +534,10 @@ def _tensors(case: Case) -> list[Tensor]:
 def _sound(tokens: TokenBatch) -> Bool[Tensor, " batch"]:
     """The samples whose present tokens hold nothing infinite or NaN."""
     sound = tokens.features.isfinite().all(-1)
-    for value in tokens.signals.values():
+    for signal, value in tokens.signals.items():
         finite = value.isfinite()
+        if not signal.per_token:
+            finite = finite.flatten(1).all(1, keepdim=True)
         sound = sound & (finite if finite.ndim == 2 else finite.flatten(1, -2).all(1))
     return (sound | ~tokens.present).all(-1)
 

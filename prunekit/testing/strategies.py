@@ -25,11 +25,25 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from prunekit.graph import SparseGraph
-from prunekit.tokens import Candidates, Kept, PaddedShare, Room, Scores, Signal, TextAttention, TokenBatch
+from prunekit.tokens import (
+    Candidates,
+    JointFeatures,
+    Kept,
+    Keys,
+    PaddedShare,
+    Room,
+    Scores,
+    Signal,
+    TextAttention,
+    TokenBatch,
+    VisionAttention,
+    VisionKeys,
+)
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 DIM = 8
 HEADS = 2
+TEXTS = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,8 +90,8 @@ def token_sets(
 
     Args:
         draw: Given by Hypothesis.
-        needs: The signals to make up. Signals that prunekit does not know become `Float[batch, tokens]`
-            in [0, 1].
+        needs: The signals to make up. Those that prunekit does not know become `Float[batch, tokens]` in
+            [0, 1], or vectors `Float[batch, 3, 8]` where they are not per token.
         spoilt: Whether present tokens may hold NaN and infinities. Padding always may.
         dtypes: The dtypes of features and signals to draw from.
         most_samples: The largest batch.
@@ -110,7 +124,8 @@ def token_sets(
     vectors = torch.tensor(features).reshape(len(samples), length, DIM)
     places = torch.tensor(positions, dtype=torch.long).reshape(len(samples), length, 3)
     if spoilt and draw(st.booleans()):
-        _spoil([vectors, *(value.movedim(-1, 1) for value in signals.values())], random)
+        _spoil([vectors, *(value.movedim(-1, 1) if signal.per_token else value
+                           for signal, value in signals.items())], random)  # fmt: skip
     return TokenBatch(vectors.to(dtype), places, present, MappingProxyType(signals))
 
 
@@ -188,24 +203,43 @@ def _garbage(random: Random) -> float:
 
 
 def _signal(signal: Signal, present: Bool[Tensor, "batch tokens"], random: Random) -> Tensor:
-    """The signal at every token, garbage at padding."""
+    """The signal; at padding tokens garbage."""
     batch, length = present.shape
-    lead = (batch, HEADS) if isinstance(signal, TextAttention) else (batch,)
-    top, unit = (16, 1024) if isinstance(signal, TextAttention) else (8, 8)
-    generator = torch.Generator().manual_seed(random.getrandbits(31))
-    values = torch.randint(0, top + 1, (*lead, length), generator=generator) / unit
-    if isinstance(signal, PaddedShare):
-        values = values.masked_fill(torch.rand(values.shape, generator=generator) < 0.5, 0.0)
-    here = present if len(lead) == 1 else present[:, None]
+    if not signal.per_token:
+        return torch.tensor([[_text(random) for _ in range(TEXTS)] for _ in range(batch)])
+    if isinstance(signal, (Keys, VisionKeys, JointFeatures)):
+        vectors = torch.tensor([[_direction(random) for _ in range(length)] for _ in range(batch)])
+        values = vectors.reshape(batch, length, DIM).mT
+        values = values if isinstance(signal, JointFeatures) else values[:, None].repeat(1, HEADS, 1, 1)
+    else:
+        values = _shares(signal, present, random)
+    here = present.reshape(batch, *[1] * (values.ndim - 2), length)
     return values.masked_fill(~here, _garbage(random))
 
 
+def _shares(signal: Signal, present: Bool[Tensor, "batch tokens"], random: Random) -> Tensor:
+    """Attention, or a number in [0, 1] a token."""
+    attention = isinstance(signal, (TextAttention, VisionAttention))
+    lead = (len(present), HEADS) if attention else (len(present),)
+    top, unit = (16, 1024) if attention else (8, 8)
+    generator = torch.Generator().manual_seed(random.getrandbits(31))
+    values = torch.randint(0, top + 1, (*lead, present.shape[-1]), generator=generator) / unit
+    if isinstance(signal, PaddedShare):
+        values = values.masked_fill(torch.rand(values.shape, generator=generator) < 0.5, 0.0)
+    return values
+
+
+def _text(random: Random) -> list[float]:
+    """A text's vector, or the zeros that stand for none."""
+    return _direction(random) if random.random() < 0.6 else [0.0] * DIM
+
+
 def _spoil(values: list[Tensor], random: Random) -> None:
-    """Puts NaN or an infinity into the features and signals of about every eighth token."""
+    """Puts NaN or an infinity into the features and signals of about every eighth token, texts too."""
     batch, length = values[0].shape[:2]
     for sample in range(batch):
         for slot in range(length):
             if random.random() < 1 / 8:
-                random.choice(values)[sample, slot] = random.choice(
-                    [float("nan"), float("inf"), -float("inf")]
-                )
+                spoilt = random.choice(values)[sample]
+                if slot < len(spoilt):
+                    spoilt[slot] = random.choice([float("nan"), float("inf"), -float("inf")])

@@ -41,6 +41,8 @@ EXEMPT = {
 VARIANTS = [
     ("importance", "text_attention", {"heads": "max", "query": "mean", "layer": "same"}, {}),
     ("importance", "feature_norm", {"order": 1}, {}),
+    ("importance", "text_similarity", {"space": "joint", "prefer": "far"}, {}),
+    ("importance", "text_similarity", {"texts": "mean", "without_text": "feature_norm"}, {}),
     ("bias", "measured", {"removal": "difference", "layout": "whole", "resize": "linear"}, {}),
     ("graph", "cosine", {"scaling": "shift"}, {}),
     ("graph", "cosine", {"scaling": "min_max"}, {}),
@@ -79,6 +81,7 @@ VARIANTS = [
         {"breaks_ties_by_index": LIKENESS_DECIDES, "follows_the_tokens": TIES_IN_VALUE},
     ),
     ("select", "mmr", {"balance": 1.0}, {}),
+    ("select", "mmr", {"at_once": 3}, EXEMPT["mmr"]),
     ("select", "coverage", {"alpha": 0.0}, EXEMPT["coverage"]),
     ("select", "coverage", {"alpha": 2.0}, EXEMPT["coverage"]),
 ]
