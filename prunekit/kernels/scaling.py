@@ -13,6 +13,11 @@ NARROW = 1e-6
 """How far scores lie apart at least, where they are divided by it."""
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """float64, in which sums hardly depend on an order; float32 on MPS, which has no other."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def spread(
     scores: Float[Tensor, "batch tokens"], present: Bool[Tensor, "batch tokens"]
 ) -> tuple[Float[Tensor, "batch tokens"], Float[Tensor, "batch one"]]:

@@ -12,11 +12,13 @@ MAY_RUN_DRY = "an independent set may run dry before the room is used"
 FARTHEST = "scores matter for the first token alone, if at all; then the farthest is next"
 LIKENESS_DECIDES = "between equal scores likeness decides"
 TIES_IN_VALUE = "tokens that are worth as much are ties, which fall to the lowest index"
+OWN_QUOTA = "a part's quota is for its own tokens"
 
 FIELDS = {
     "all_of": {"of": ["cosine", {"use": "grid", "falloff": "radius"}]},
     "any_of": {"of": ["cosine", "grid"]},
     "blend": {"semantic": "cosine", "spatial": "grid"},
+    "in_context": {"of": "vision_attention"},
 }
 """What stages that cannot be made without it are given."""
 
@@ -30,6 +32,11 @@ EXEMPT = {
     },
     "mis": {"uses_all_room": MAY_RUN_DRY},
     "mmr": {"breaks_ties_by_index": LIKENESS_DECIDES},
+    "quota": {
+        "breaks_ties_by_index": OWN_QUOTA,
+        "ranks_nan_last": OWN_QUOTA,
+        "is_nested": "room is shared out anew, and what rounding leaves goes elsewhere",
+    },
     "random": {"breaks_ties_by_index": SCORES_ARE_IGNORED, "ranks_nan_last": SCORES_ARE_IGNORED},
     "uniform_grid": {
         "breaks_ties_by_index": SCORES_ARE_IGNORED,
@@ -41,6 +48,9 @@ EXEMPT = {
 VARIANTS = [
     ("importance", "text_attention", {"heads": "max", "query": "mean", "layer": "same"}, {}),
     ("importance", "feature_norm", {"order": 1}, {}),
+    ("importance", "in_context", {"of": "vision_attention", "chunks": 3, "weight": 1.0}, {}),
+    ("importance", "off_centre", {"centre": "plane", "channels": 0.3}, {}),
+    ("importance", "off_centre", {"centre": "sample", "channels": 1.0}, {}),
     ("importance", "text_similarity", {"space": "joint", "prefer": "far"}, {}),
     ("importance", "text_similarity", {"texts": "mean", "without_text": "feature_norm"}, {}),
     ("bias", "measured", {"removal": "difference", "layout": "whole", "resize": "linear"}, {}),
@@ -82,6 +92,18 @@ VARIANTS = [
     ),
     ("select", "mmr", {"balance": 1.0}, {}),
     ("select", "mmr", {"at_once": 3}, EXEMPT["mmr"]),
+    (
+        "select",
+        "quota",
+        {"part": "chunk", "chunks": 3, "share": "mean", "leftover": "share"},
+        {"breaks_ties_by_index": OWN_QUOTA, "ranks_nan_last": OWN_QUOTA},
+    ),
+    (
+        "select",
+        "quota",
+        {"share": "softmax", "worth": "feature_norm"},
+        {"breaks_ties_by_index": OWN_QUOTA, "ranks_nan_last": OWN_QUOTA},
+    ),
     ("select", "coverage", {"alpha": 0.0}, EXEMPT["coverage"]),
     ("select", "coverage", {"alpha": 2.0}, EXEMPT["coverage"]),
 ]

@@ -10,14 +10,16 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from prunekit.errors import PrunekitError
-from prunekit.testing.golden import by_attention, by_likeness
+from prunekit.testing.golden import by_attention, by_likeness, by_parts
 from prunekit.testing.golden.comparison import Comparison, fault
 from prunekit.testing.golden.data import Case, Method
 
 Runner: TypeAlias = Callable[[Case], Mapping[str, Tensor]]
 """From the inputs of a case to what is expected of it, by the stages of an installed pipeline."""
 
-RUNNERS: Mapping[str, Runner] = MappingProxyType({**by_attention.RUNNERS, **by_likeness.RUNNERS})
+RUNNERS: Mapping[str, Runner] = MappingProxyType(
+    {**by_attention.RUNNERS, **by_likeness.RUNNERS, **by_parts.RUNNERS}
+)
 """The methods that can be run, by name."""
 
 
