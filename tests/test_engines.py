@@ -41,9 +41,11 @@ def shipped(name, prior_file):
 
 def tiles(images, device, needs=frozenset({ATTENTION})):
     """Images of two tiles each, with made-up signals."""
-    signals = {
-        signal: torch.rand(images, 4, 128 if signal.per_token else 16, device=device) for signal in needs
+    shapes = {
+        signal: (4, 16, 128) if isinstance(signal, pk.Keys) else (4, 128 if signal.per_token else 16)
+        for signal in needs
     }
+    signals = {signal: torch.rand(images, *shape, device=device) for signal, shape in shapes.items()}
     return pk.TokenBatch.grid(torch.randn(images, 128, 16, device=device), 8, 8, signals=signals)
 
 

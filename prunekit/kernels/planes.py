@@ -45,42 +45,7 @@ def raster_order(
     positions: Int[Tensor, "batch tokens 3"], present: Bool[Tensor, "batch tokens"]
 ) -> Int[Tensor, "batch tokens"]:
     """The tokens of each sample in raster order (plane, row, column), padding behind."""
-    return _sorted(present, positions[..., 0], positions[..., 1], positions[..., 2])
-
-
-def cell_before(
-    positions: Int[Tensor, "batch tokens 3"], present: Bool[Tensor, "batch tokens"]
-) -> tuple[Int[Tensor, "batch tokens"], Bool[Tensor, "batch tokens"]]:
-    """For each token the one on the same cell of the nearest plane before, and whether there is one.
-
-    In a video, what was there in the frame before.
-    """
-    order = _sorted(present, positions[..., 1], positions[..., 2], positions[..., 0])
-    before = order.roll(1, -1)
-    cells = positions[..., 1:].masked_fill(~present[..., None], -1)
-    same = (_of(cells, order) == _of(cells, before)).all(-1) & present.gather(-1, order)
-    same[..., :1] = False
-    return before.gather(-1, order.argsort(-1)), same.gather(-1, order.argsort(-1))
-
-
-def cell_beside(
-    positions: Int[Tensor, "batch tokens 3"],
-    present: Bool[Tensor, "batch tokens"],
-    rows: int,
-    columns: int,
-) -> tuple[Int[Tensor, "batch tokens"], Bool[Tensor, "batch tokens"]]:
-    """For each token the one so many rows and columns further on its plane, and whether there is one."""
-    if not positions.shape[1]:
-        return positions[..., 0], present
-    plane, row, column = (compact(positions, present) + 1).unbind(-1)
-    height, width = (
-        side.amax(-1, keepdim=True) + 1 + 2 * max(abs(rows), abs(columns)) for side in (row, column)
-    )
-    key = (plane * height + row) * width + column
-    known, order = key.masked_fill(~present, torch.iinfo(torch.int64).max).sort(-1)
-    wanted = key + rows * width + columns
-    place = torch.searchsorted(known, wanted).clamp(max=key.shape[-1] - 1)
-    return order.gather(-1, place), (known.gather(-1, place) == wanted) & present
+    return sorted_by(present, positions[..., 0], positions[..., 1], positions[..., 2])
 
 
 def plane_of(
@@ -91,13 +56,9 @@ def plane_of(
     return torch.searchsorted(planes.sort(-1).values, planes)
 
 
-def _sorted(present: Bool[Tensor, "batch tokens"], *keys: Int[Tensor, "batch tokens"]) -> Tensor:
+def sorted_by(present: Bool[Tensor, "batch tokens"], *keys: Int[Tensor, "batch tokens"]) -> Tensor:
     """The tokens by the first key, then by the others, padding behind."""
     order = torch.arange(present.shape[-1], device=present.device).expand(present.shape)
     for column in (*reversed(keys), (~present).long()):
         order = order.gather(-1, column.gather(-1, order).argsort(dim=-1, stable=True))
     return order
-
-
-def _of(cells: Int[Tensor, "batch tokens 2"], tokens: Int[Tensor, "batch some"]) -> Tensor:
-    return cells.gather(1, tokens[..., None].expand(-1, -1, 2))

@@ -12,7 +12,7 @@ from torch import Tensor
 from prunekit import ImportanceScorer, Scores, Stage, TokenBatch, hookimpl
 from prunekit.kernels.cosine import unit
 from prunekit.kernels.known import Pick
-from prunekit.kernels.planes import cell_before
+from prunekit.kernels.neighbours import cell_before
 
 FIRST = 255.0
 """The score of a cell seen for the first time: above any change."""

@@ -12,6 +12,7 @@ MAY_RUN_DRY = "an independent set may run dry before the room is used"
 FARTHEST = "scores matter for the first token alone, if at all; then the farthest is next"
 LIKENESS_DECIDES = "between equal scores likeness decides"
 TIES_IN_VALUE = "tokens that are worth as much are ties, which fall to the lowest index"
+AROUND = "the neighbours of the best come with it"
 OWN_QUOTA = "a part's quota is for its own tokens"
 
 FIELDS = {
@@ -23,7 +24,12 @@ FIELDS = {
 """What stages that cannot be made without it are given."""
 
 EXEMPT = {
+    "anchors": {"uses_all_room": "it leaves room on purpose", "breaks_ties_by_index": AROUND},
     "coverage": {"breaks_ties_by_index": LIKENESS_DECIDES, "follows_the_tokens": TIES_IN_VALUE},
+    "deduplicate": {
+        "breaks_ties_by_index": LIKENESS_DECIDES,
+        "ranks_nan_last": LIKENESS_DECIDES,
+    },
     "dpp": {"breaks_ties_by_index": LIKENESS_DECIDES},
     "max_min": {
         "breaks_ties_by_index": FARTHEST,
@@ -38,6 +44,12 @@ EXEMPT = {
         "is_nested": "room is shared out anew, and what rounding leaves goes elsewhere",
     },
     "random": {"breaks_ties_by_index": SCORES_ARE_IGNORED, "ranks_nan_last": SCORES_ARE_IGNORED},
+    "unlike": {
+        "uses_all_room": "without a pivot it takes nothing",
+        "follows_the_tokens": TIES_IN_VALUE,
+        "breaks_ties_by_index": LIKENESS_DECIDES,
+        "ranks_nan_last": LIKENESS_DECIDES,
+    },
     "uniform_grid": {
         "breaks_ties_by_index": SCORES_ARE_IGNORED,
         "ranks_nan_last": SCORES_ARE_IGNORED,
@@ -48,6 +60,7 @@ EXEMPT = {
 VARIANTS = [
     ("importance", "text_attention", {"heads": "max", "query": "mean", "layer": "same"}, {}),
     ("importance", "feature_norm", {"order": 1}, {}),
+    ("importance", "feature_norm", {"order": 1, "of": "keys"}, {}),
     ("importance", "in_context", {"of": "vision_attention", "chunks": 3, "weight": 1.0}, {}),
     ("importance", "off_centre", {"centre": "plane", "channels": 0.3}, {}),
     ("importance", "off_centre", {"centre": "sample", "channels": 1.0}, {}),
@@ -91,7 +104,16 @@ VARIANTS = [
         {"breaks_ties_by_index": LIKENESS_DECIDES, "follows_the_tokens": TIES_IN_VALUE},
     ),
     ("select", "mmr", {"balance": 1.0}, {}),
+    (
+        "select",
+        "anchors",
+        {"share": 1.0, "edges": "wrap"},
+        {**EXEMPT["anchors"], "ranks_nan_last": AROUND},
+    ),
+    ("select", "deduplicate", {"at_once": 1}, EXEMPT["deduplicate"]),
     ("select", "mmr", {"at_once": 3}, EXEMPT["mmr"]),
+    ("select", "top_k", {"most": 2}, {"uses_all_room": "it leaves room on purpose"}),
+    ("select", "unlike", {"texts": 0}, EXEMPT["unlike"]),
     (
         "select",
         "quota",

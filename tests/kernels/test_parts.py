@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prunekit.kernels.neighbours import cell_before, cell_beside, raster_beside
 from prunekit.kernels.parts import best_of_parts, chunk_of, mean_of, quotas, rank_within
-from prunekit.kernels.planes import cell_before, cell_beside, plane_of, raster_order
+from prunekit.kernels.planes import plane_of, raster_order
 from prunekit.kernels.ranking import packed_key
 from prunekit.testing import token_sets
 
@@ -106,3 +107,17 @@ def test_cells_before_and_beside(tokens, step):
             assert (int(beside[sample, token]) if there[sample, token] else None) == next_to
     assert not (known & ~tokens.present).any()
     assert not (there & ~tokens.present).any()
+
+
+@settings(max_examples=60)
+@given(token_sets(), st.sampled_from([(0, 1), (0, -1), (1, 0), (-1, 0)]))
+def test_beside_in_the_raster_runs_on_and_stops_at_the_ends(tokens, step):
+    beside = raster_beside(tokens.positions, tokens.present, *step)
+    plane = plane_of(tokens.positions, tokens.present)
+    for sample in range(len(plane)):
+        for inside in members(plane[sample], tokens.present[sample]).values():
+            raster = sorted(inside, key=lambda token: tokens.positions[sample, token].tolist())
+            width = 1 + max(int(tokens.positions[sample, token, 2]) for token in inside)
+            for rank, token in enumerate(raster):
+                further = min(max(rank + step[0] * width + step[1], 0), len(raster) - 1)
+                assert int(beside[sample, token]) == raster[further]

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from prunekit.errors import PrunekitError
-from prunekit.testing.golden import by_attention, by_likeness, by_parts
+from prunekit.testing.golden import by_attention, by_likeness, by_parts, by_pivots
 from prunekit.testing.golden.comparison import Comparison, fault
 from prunekit.testing.golden.data import Case, Method
 
@@ -18,7 +18,7 @@ Runner: TypeAlias = Callable[[Case], Mapping[str, Tensor]]
 """From the inputs of a case to what is expected of it, by the stages of an installed pipeline."""
 
 RUNNERS: Mapping[str, Runner] = MappingProxyType(
-    {**by_attention.RUNNERS, **by_likeness.RUNNERS, **by_parts.RUNNERS}
+    {**by_attention.RUNNERS, **by_likeness.RUNNERS, **by_parts.RUNNERS, **by_pivots.RUNNERS}
 )
 """The methods that can be run, by name."""
 
