@@ -31,6 +31,7 @@ EXEMPT = {
         "ranks_nan_last": LIKENESS_DECIDES,
     },
     "dpp": {"breaks_ties_by_index": LIKENESS_DECIDES},
+    "fade": {"follows_the_tokens": TIES_IN_VALUE},
     "max_min": {
         "breaks_ties_by_index": FARTHEST,
         "ranks_nan_last": FARTHEST,

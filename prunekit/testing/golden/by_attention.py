@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from prunekit.kernels.attention import Attending, attention_rows
@@ -75,8 +75,7 @@ def attention_bias(case: Case) -> Given:
         {"use": "exponential", "rate": numbers["decay"]},
         {"use": "padding", "threshold": numbers["pad_threshold"]},
     ]
-    real = int((padded <= numbers["pad_threshold"]).sum())
-    most = min(numbers["T"], real) if numbers["style"] == "fastv" else numbers["T"]
+    most = min(numbers["T"], int(_real(case).sum())) if numbers["style"] == "fastv" else numbers["T"]
     ours = pipeline(f"{numbers['style']}-debiased", most, bias=bias)
     signals = {**scored_by(ours, case.inputs["score"]), PaddedShare(): padded.reshape(1, -1)}
     selection = ours(_patches(padded, signals))
@@ -88,13 +87,18 @@ def attention_bias(case: Case) -> Given:
 
 
 def pad_mask(case: Case) -> Given:
-    """Which patches are real: the stage `padding` weighs them by 1."""
+    """The stage `padding`, which weighs real patches by 1."""
+    return {"pad_mask": _real(case)}
+
+
+def _real(case: Case) -> Bool[Tensor, "rows columns"]:
+    """Which patches the stage `padding` takes for real."""
     padded = _padded_share(case)
     padding = cast("type[BiasEstimator]", installed().stage("bias", "padding"))
     stage = padding.model_validate({"threshold": case.params["pad_threshold"]})
     signals: dict[Signal, Tensor] = {PaddedShare(): padded.reshape(1, -1)}
     bias = stage(_patches(padded, signals))
-    return {"pad_mask": bias.values[0].bool().reshape(padded.shape)}
+    return bias.values[0].bool().reshape(padded.shape)
 
 
 def _padded_share(case: Case) -> Float[Tensor, "rows columns"]:
