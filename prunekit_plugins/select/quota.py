@@ -65,16 +65,25 @@ class Quota(Selector):
         evenly = size_of(part, free) / free.sum(-1, keepdim=True).clamp(min=1)
         if self.share == "size":
             return evenly
-        mean = mean_of(worth.nan_to_num(0, 0, 0).to(widest(worth.device)), part, free)
         if self.share == "mean":
-            mean = mean.clamp(min=0)
+            mean = _mean(worth, part, free).clamp(min=0)
             return mean / (of_all_parts(mean, part, free) + 1e-6)
-        above = (mean - mean.masked_fill(~free, -torch.inf).amax(-1, keepdim=True)) / self.temperature
-        odds = above.exp().masked_fill(~free, 0)
-        odds = odds / of_all_parts(odds, part, free).clamp(min=1e-12)
+        odds = self.odds(worth, part, free)
         count = of_all_parts(torch.ones_like(odds), part, free).clamp(min=1)
         share = evenly * (1 + odds - 1 / count)
         return share / of_all_parts(share, part, free).clamp(min=1e-12)
+
+    def odds(self, worth: Scores, part: Part, free: Kept) -> Scores:
+        """For each token the softmax of its part's mean worth among all parts, in [0, 1]."""
+        mean = _mean(worth, part, free)
+        above = mean - mean.masked_fill(~free, -torch.inf).amax(-1, keepdim=True)
+        odds = (above / self.temperature).exp().masked_fill(~free, 0)
+        return odds / of_all_parts(odds, part, free).clamp(min=1e-12)
+
+
+def _mean(worth: Scores, part: Part, free: Kept) -> Scores:
+    """For each token the mean worth of its part's, where what is no number counts as 0."""
+    return mean_of(worth.nan_to_num(0, 0, 0).to(widest(worth.device)), part, free)
 
 
 @hookimpl

@@ -59,18 +59,18 @@ def holov(case: Case) -> Given:
 
 
 def vidcom2(case: Case) -> Given:
-    """VidCom2: the shares and scores of the pipeline, each frame rounded by itself as in the reference.
+    """VidCom2: the scores of the pipeline, and how far it finds frames to stand out.
 
-    The pipeline itself keeps exactly what it is asked for.
+    Each frame is rounded by itself, as in the reference; the pipeline keeps exactly what it is asked for.
     """
-    frames, each = case.params["frames"], case.params["tokens_per_frame"]
+    each = case.params["tokens_per_frame"]
     tokens = TokenBatch.grid(case.inputs["features"][None], 1, each)
     ours = pipeline("vidcom2", 1)
     selection = ours(tokens)
     quota = cast("Any", ours.select[0])
     plane = plane_of(tokens.positions, tokens.present)
-    shares = quota.shares(_worth(quota)(tokens), plane, tokens.present)
-    rate = (case.params["base"] * frames * shares[0, ::each]).clamp(max=1)
+    odds = quota.odds(_worth(quota)(tokens), plane, tokens.present)[0, ::each].float()
+    rate = (case.params["base"] * (1 + odds - odds.mean())).clamp(max=1)
     counts = (rate * each).round().clamp(min=1).long()
     taken = best_of_parts(
         packed_key(selection.debiased, tokens.present), plane, counts.repeat_interleave(each)[None]
