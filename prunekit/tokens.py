@@ -39,7 +39,7 @@ class Signal:
     """Something a stage needs captured from the model while it runs; the key of `TokenBatch.signals`.
 
     Attributes:
-        per_token: Whether the last axis is tokens: said of each token, not of the sample.
+        per_token: Whether its last axis is the visual tokens.
     """
 
     per_token: ClassVar[bool] = True
@@ -138,6 +138,50 @@ class WeightGradient(Signal):
     """
 
 
+@dataclass(frozen=True, slots=True)
+class Keys(Signal):
+    """The keys of the visual tokens in a decoder layer: `Float[batch, heads, dim, tokens]`.
+
+    Attributes:
+        layer: `previous`, the layer before the one at whose entry tokens are dropped; `same`, that layer.
+    """
+
+    layer: Literal["previous", "same"] = "previous"
+
+
+@dataclass(frozen=True, slots=True)
+class TextKeys(Signal):
+    """The keys of the tokens of `TextFeatures` in a decoder layer, heads side by side.
+
+    `Float[batch, texts, dim]`, row by row what `TextFeatures` says of the same token.
+
+    Attributes:
+        layer: As in `Keys`.
+    """
+
+    per_token: ClassVar[bool] = False
+
+    layer: Literal["previous", "same"] = "previous"
+
+
+@dataclass(frozen=True, slots=True)
+class JointFeatures(Signal):
+    """The visual tokens in a space that pictures and words share: `Float[batch, dim, tokens]`.
+
+    Such a space is that of a contrastive image-text model.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class JointTexts(Signal):
+    """The texts of the prompt in the space of `JointFeatures`: `Float[batch, texts, dim]`.
+
+    Rows of zeros are padding.
+    """
+
+    per_token: ClassVar[bool] = False
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenBatch:
     """The visual tokens of B samples, padded to N, at the place of pruning.
@@ -180,12 +224,10 @@ class TokenBatch:
                 f"got {self.present.dtype} {tuple(self.present.shape)}."
             )
         for signal, value in self.signals.items():
-            if value.shape[0] != lead[0] or (signal.per_token and value.shape[-1] != lead[1]):
-                last, count = ("tokens", lead[1]) if signal.per_token else ("any", "…")
-                raise TokenError(
-                    f"signal {signal} is (batch, …, {last}) = ({lead[0]}, …, {count}); "
-                    f"got {tuple(value.shape)}."
-                )
+            last = lead[1] if signal.per_token else value.shape[-1]
+            if value.shape[0] != lead[0] or value.shape[-1] != last:
+                axes = f"tokens) = ({lead[0]}, …, {last})" if signal.per_token else f"dim) = ({lead[0]}, …)"
+                raise TokenError(f"signal {signal} is (batch, …, {axes}; got {tuple(value.shape)}.")
         if self.total is not None and tuple(self.total.shape) != lead[:1]:
             raise TokenError(f"total is (batch,) = {lead[:1]}; got {tuple(self.total.shape)}.")
         devices = {tensor.device for tensor in (self.features, self.positions, self.present)}

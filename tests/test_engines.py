@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import prunekit as pk
-from prunekit import TextAttention, WeightGradient
+from prunekit import TextAttention
 from prunekit.budget import room_for
 from prunekit.kernels import merging
 from prunekit.testing import token_sets
@@ -42,22 +42,24 @@ def shipped(name, prior_file):
     return pipeline.swap(bias={"use": "measured", "prior": str(prior_file)}) if pipeline.bias else pipeline
 
 
-def tiles(images, device):
-    """Images of two tiles each."""
-    attention = torch.rand(images, 4, 128, device=device)
-    features = torch.randn(images, 128, 16, device=device)
-    others = {
-        pk.VisionAttention(): (4, 128),
-        pk.VisionAttention(layer=-1, query="cls"): (4, 128),
-        pk.VisionKeys(): (4, 16, 128),
-        pk.VisionKeys(layer=-1): (4, 16, 128),
-        pk.TextRows(): (4, 5, 128),
-        pk.TextFeatures(): (5, 16),
-        pk.InputFeatures(): (16, 128),
-        WeightGradient(): (2, 8, 128),
+AXES = {
+    pk.Keys: (4, 16),
+    pk.VisionKeys: (4, 16),
+    pk.TextRows: (4, 5),
+    pk.InputFeatures: (16,),
+    pk.JointFeatures: (16,),
+    pk.WeightGradient: (2, 8),
+}
+"""What stands between batch and tokens; heads otherwise."""
+
+
+def tiles(images, device, needs=frozenset({ATTENTION})):
+    """Images of two tiles each, with made-up signals."""
+    shapes = {
+        signal: (*AXES.get(type(signal), (4,)), 128) if signal.per_token else (5, 16) for signal in needs
     }
-    signals = {signal: torch.rand(images, *shape, device=device) for signal, shape in others.items()}
-    return pk.TokenBatch.grid(features, 8, 8, signals={ATTENTION: attention, **signals})
+    signals = {signal: torch.rand(images, *shape, device=device) for signal, shape in shapes.items()}
+    return pk.TokenBatch.grid(torch.randn(images, 128, 16, device=device), 8, 8, signals=signals)
 
 
 @pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS)
@@ -79,7 +81,8 @@ def test_both_engines_select_the_same(graph, select, tokens, budget):
 )
 def test_the_device_form_reads_nothing(name, prior_file):
     """On tensors that hold no values: whatever looked at one, or at how many there are, would raise."""
-    selection = shipped(name, prior_file)(tiles(3, "meta"))
+    pipeline = shipped(name, prior_file)
+    selection = pipeline(tiles(3, "meta", pipeline.needs))
     assert selection.kept.device.type == "meta"
     assert selection.kept.shape == selection.kept_by.shape == (3, 128)
     assert selection.exact.shape == (3,)

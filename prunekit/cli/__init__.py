@@ -13,6 +13,7 @@ from prunekit.cli.check import check
 from prunekit.cli.console import complain
 from prunekit.cli.demo import demo
 from prunekit.cli.doctor import doctor
+from prunekit.cli.golden import golden
 from prunekit.cli.list import list_installed
 from prunekit.cli.new_plugin import new_plugin
 from prunekit.cli.run import run
@@ -40,6 +41,7 @@ app.command()(check)
 app.command()(schema)
 app.command()(budget)
 app.command(name="calibrate")(calibrate_command)
+app.command()(golden)
 app.command(name="new-plugin")(new_plugin)
 app.add_typer(bench.app)
 

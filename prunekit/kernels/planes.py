@@ -12,7 +12,7 @@ def extents(
 ) -> Int[Tensor, "batch tokens 2"]:
     """For each token the rows and columns of the plane it stands on, counted to the last present token."""
     cells = (positions[..., 1:] + 1).masked_fill(~present[..., None], 1)
-    owner = _numbered(positions, present).expand_as(cells)
+    owner = plane_of(positions, present)[..., None].expand_as(cells)
     return torch.ones_like(cells).scatter_reduce(1, owner, cells, "amax").gather(1, owner)
 
 
@@ -28,7 +28,7 @@ def compact(
         return positions
     padding, cells = ~present[..., None], positions[..., 1:]
     least = cells.masked_fill(padding, torch.iinfo(torch.int64).max).amin(1, keepdim=True)
-    return torch.cat([_numbered(positions, present), cells - least], -1).masked_fill(padding, 0)
+    return torch.cat([plane_of(positions, present)[..., None], cells - least], -1).masked_fill(padding, 0)
 
 
 def raster_rank(
@@ -38,15 +38,27 @@ def raster_rank(
 
     Padding ranks behind every present token.
     """
-    order = torch.arange(positions.shape[1], device=positions.device).expand(present.shape)
-    for column in (positions[..., 2], positions[..., 1], positions[..., 0], (~present).long()):
-        order = order.gather(-1, column.gather(-1, order).argsort(dim=-1, stable=True))
-    return order.argsort(-1)
+    return raster_order(positions, present).argsort(-1)
 
 
-def _numbered(
+def raster_order(
     positions: Int[Tensor, "batch tokens 3"], present: Bool[Tensor, "batch tokens"]
-) -> Int[Tensor, "batch tokens 1"]:
+) -> Int[Tensor, "batch tokens"]:
+    """The tokens of each sample in raster order (plane, row, column), padding behind."""
+    return sorted_by(present, positions[..., 0], positions[..., 1], positions[..., 2])
+
+
+def plane_of(
+    positions: Int[Tensor, "batch tokens 3"], present: Bool[Tensor, "batch tokens"]
+) -> Int[Tensor, "batch tokens"]:
     """For each token the first place of its plane among all sorted by plane, whatever the plane's number."""
     planes = positions[..., 0].masked_fill(~present, 0)
-    return torch.searchsorted(planes.sort(-1).values, planes)[..., None]
+    return torch.searchsorted(planes.sort(-1).values, planes)
+
+
+def sorted_by(present: Bool[Tensor, "batch tokens"], *keys: Int[Tensor, "batch tokens"]) -> Tensor:
+    """The tokens by the first key, then by the others, padding behind."""
+    order = torch.arange(present.shape[-1], device=present.device).expand(present.shape)
+    for column in (*reversed(keys), (~present).long()):
+        order = order.gather(-1, column.gather(-1, order).argsort(dim=-1, stable=True))
+    return order

@@ -9,6 +9,14 @@ from torch import Tensor
 SCORE_LIMIT = torch.finfo(torch.float32).max / 2
 """Scores beyond it count as it, so that the difference of two is finite."""
 
+NARROW = 1e-6
+"""How far scores lie apart at least, where they are divided by it."""
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """float64, in which sums hardly depend on an order; float32 on MPS, which has no other."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
 
 def spread(
     scores: Float[Tensor, "batch tokens"], present: Bool[Tensor, "batch tokens"]
@@ -24,6 +32,22 @@ def spread(
     lowest = values.masked_fill(~counted, SCORE_LIMIT).amin(-1, keepdim=True)
     highest = values.masked_fill(~counted, -SCORE_LIMIT).amax(-1, keepdim=True)
     return values - lowest, (highest - lowest).clamp(min=0)
+
+
+def up_to_one(
+    scores: Float[Tensor, "batch tokens"], present: Bool[Tensor, "batch tokens"]
+) -> Float[Tensor, "batch tokens"]:
+    """Scores from just above 0 at the lowest of their sample to about 1 at the highest."""
+    above, span = spread(scores, present)
+    return (above + NARROW) / span.clamp(min=NARROW)
+
+
+def below_one(
+    scores: Float[Tensor, "batch tokens"], present: Bool[Tensor, "batch tokens"]
+) -> Float[Tensor, "batch tokens"]:
+    """Scores from 0 at the lowest of their sample to just below 1 at the highest."""
+    above, span = spread(scores, present)
+    return above / (span + NARROW)
 
 
 def of_largest(

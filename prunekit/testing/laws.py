@@ -612,9 +612,10 @@ def _sound(tokens: TokenBatch) -> Bool[Tensor, " batch"]:
     """The samples whose present tokens hold nothing infinite or NaN."""
     sound = tokens.features.isfinite().all(-1)
     for signal, value in tokens.signals.items():
-        if signal.per_token:
-            finite = value.isfinite()
-            sound = sound & (finite if finite.ndim == 2 else finite.flatten(1, -2).all(1))
+        finite = value.isfinite()
+        if not signal.per_token:
+            finite = finite.flatten(1).all(1, keepdim=True)
+        sound = sound & (finite if finite.ndim == 2 else finite.flatten(1, -2).all(1))
     return (sound | ~tokens.present).all(-1)
 
 

@@ -28,7 +28,9 @@ from prunekit.graph import SparseGraph
 from prunekit.tokens import (
     Candidates,
     InputFeatures,
+    JointFeatures,
     Kept,
+    Keys,
     PaddedShare,
     Room,
     Scores,
@@ -36,7 +38,6 @@ from prunekit.tokens import (
     Signal,
     Sizes,
     TextAttention,
-    TextFeatures,
     TextRows,
     TokenBatch,
     VisionAttention,
@@ -126,8 +127,8 @@ def token_sets(
 
     Args:
         draw: Given by Hypothesis.
-        needs: The signals to make up. Signals that prunekit does not know become `Float[batch, tokens]`
-            in [0, 1].
+        needs: The signals to make up. Those that prunekit does not know become `Float[batch, tokens]` in
+            [0, 1], or vectors `Float[batch, 3, 8]` where they are not per token.
         spoilt: Whether present tokens may hold NaN and infinities. Padding always may.
         far: Whether features may be so long or short that squares overflow or vanish. Where they are not, a
             sum of a few of them is exact in whatever order it is added.
@@ -279,24 +280,24 @@ def _signal(
     generator = torch.Generator().manual_seed(random.getrandbits(31))
     spoken = torch.arange(TEXTS) < texts[:, None]
     match signal:
-        case TextFeatures():
-            return _directions((batch, TEXTS), random).masked_fill(~spoken[..., None], 0)
         case TextRows():
             values = _whole(16, (batch, HEADS, TEXTS, length), generator) / 1024
             values = values.masked_fill(~spoken[:, None, :, None], 0)
         case TextAttention() | VisionAttention():
             values = _whole(16, (batch, HEADS, length), generator) / 1024
-        case VisionKeys():
+        case VisionKeys() | Keys():
             # Each token's key is in one head alone, so that cosines are quarters for one and for all heads.
             head = _whole(HEADS - 1, (batch, length), generator)
             alone = head[:, None, None] == torch.arange(HEADS)[:, None, None]
             values = _directions((batch, length), random).mT[:, None] * alone
-        case InputFeatures():
+        case InputFeatures() | JointFeatures():
             values = _directions((batch, length), random).mT
         case WeightGradient():
             values = _whole(8, (batch, LAYERS, DIM // LAYERS, length), generator) / 4 - 1
         case Sizes():
             values = 1 + _whole(3, (batch, length), generator).float()
+        case _ if not signal.per_token:
+            return _directions((batch, TEXTS), random).masked_fill(~spoken[..., None], 0)
         case _:
             values = _whole(8, (batch, length), generator) / 8
             if isinstance(signal, PaddedShare):
@@ -318,11 +319,11 @@ def _directions(lead: tuple[int, int], random: Random) -> Tensor:
 
 
 def _spoil(values: list[Tensor], random: Random) -> None:
-    """Puts NaN or an infinity into the features and signals of about every eighth token."""
+    """Puts NaN or an infinity into the features and signals of about every eighth token, texts too."""
     batch, length = values[0].shape[:2]
     for sample in range(batch):
         for slot in range(length):
             if random.random() < 1 / 8:
-                random.choice(values)[sample, slot] = random.choice(
-                    [float("nan"), float("inf"), -float("inf")]
-                )
+                spoilt = random.choice(values)[sample]
+                if slot < len(spoilt):
+                    spoilt[slot] = random.choice([float("nan"), float("inf"), -float("inf")])

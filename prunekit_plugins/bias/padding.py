@@ -9,6 +9,9 @@ from pydantic import Field
 
 from prunekit import Bias, BiasEstimator, PaddedShare, Signal, Stage, TokenBatch, hookimpl
 
+KNOWN = 1e-6
+"""How well a share is known: as little above the threshold is at it."""
+
 
 class Padding(BiasEstimator):
     """Weighs a token by 0 where more than a share of its patch is padding, by 1 elsewhere.
@@ -27,7 +30,7 @@ class Padding(BiasEstimator):
 
     def __call__(self, tokens: TokenBatch) -> Bias:
         share = tokens.signal(PaddedShare())
-        return Bias((share <= self.threshold).float(), "weight")
+        return Bias((share <= self.threshold + KNOWN).float(), "weight")
 
 
 @hookimpl

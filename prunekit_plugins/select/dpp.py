@@ -12,7 +12,7 @@ from prunekit import Candidates, Kept, Room, Selector, Stage, hookimpl
 from prunekit.kernels.dpp import dpp
 from prunekit.kernels.greedy import Task
 from prunekit.kernels.likeness import Likeness
-from prunekit.kernels.scaling import of_largest, spread
+from prunekit.kernels.scaling import of_largest, up_to_one
 
 
 class DPP(Selector):
@@ -46,8 +46,7 @@ class DPP(Selector):
             return None
         if self.relevance == "raw":
             return of_largest(scores, present)
-        above, span = spread(scores, present)
-        return (above + 1e-6) / span.clamp(min=1e-6)
+        return up_to_one(scores, present)
 
 
 @hookimpl

@@ -12,6 +12,8 @@ MAY_RUN_DRY = "an independent set may run dry before the room is used"
 FARTHEST = "scores matter for the first token alone, if at all; then the farthest is next"
 LIKENESS_DECIDES = "between equal scores likeness decides"
 TIES_IN_VALUE = "tokens that are worth as much are ties, which fall to the lowest index"
+AROUND = "the neighbours of the best come with it"
+OWN_QUOTA = "a part's quota is for its own tokens"
 
 STEPS = {"breaks_ties_by_index": SCORES_ARE_IGNORED, "ranks_nan_last": SCORES_ARE_IGNORED}
 
@@ -20,6 +22,7 @@ FIELDS = {
     "any_of": {"of": ["cosine", "grid"]},
     "blend": {"semantic": "cosine", "spatial": "grid"},
     "in_turn": {"of": ["nearest", {"use": "neighbours", "into": ["best"], "by": "keys"}]},
+    "in_context": {"of": "vision_attention"},
 }
 """What stages that cannot be made without it are given."""
 
@@ -30,14 +33,20 @@ EXEMPT = {
         "breaks_ties_by_index": SCORES_ARE_IGNORED,
         "ranks_nan_last": SCORES_ARE_IGNORED,
     },
-    "coverage": {"breaks_ties_by_index": LIKENESS_DECIDES, "follows_the_tokens": TIES_IN_VALUE},
     "density_peaks": {
         "breaks_ties_by_index": LIKENESS_DECIDES,
         "ranks_nan_last": "those it chooses from may be all that are left, and then density decides",
         "is_nested": "with more room density is about more neighbours",
         "follows_the_tokens": TIES_IN_VALUE,
     },
+    "anchors": {"uses_all_room": "it leaves room on purpose", "breaks_ties_by_index": AROUND},
+    "coverage": {"breaks_ties_by_index": LIKENESS_DECIDES, "follows_the_tokens": TIES_IN_VALUE},
+    "deduplicate": {
+        "breaks_ties_by_index": LIKENESS_DECIDES,
+        "ranks_nan_last": LIKENESS_DECIDES,
+    },
     "dpp": {"breaks_ties_by_index": LIKENESS_DECIDES},
+    "fade": {"follows_the_tokens": TIES_IN_VALUE},
     "max_min": {
         "breaks_ties_by_index": FARTHEST,
         "ranks_nan_last": FARTHEST,
@@ -55,6 +64,17 @@ EXEMPT = {
         "ranks_nan_last": SCORES_ARE_IGNORED,
         "is_nested": "a longer stride is another stride",
     },
+    "quota": {
+        "breaks_ties_by_index": OWN_QUOTA,
+        "ranks_nan_last": OWN_QUOTA,
+        "is_nested": "room is shared out anew, and what rounding leaves goes elsewhere",
+    },
+    "unlike": {
+        "uses_all_room": "without a pivot it takes nothing",
+        "follows_the_tokens": TIES_IN_VALUE,
+        "breaks_ties_by_index": LIKENESS_DECIDES,
+        "ranks_nan_last": LIKENESS_DECIDES,
+    },
     "uniform_grid": {
         "breaks_ties_by_index": SCORES_ARE_IGNORED,
         "ranks_nan_last": SCORES_ARE_IGNORED,
@@ -67,6 +87,12 @@ VARIANTS = [
     ("importance", "feature_norm", {"order": 1}, {}),
     ("importance", "vision_attention", {"heads": "max", "query": "mean", "layer": 0}, {}),
     ("importance", "vision_attention", {"heads": "sum"}, {}),
+    ("importance", "feature_norm", {"order": 1, "of": "keys"}, {}),
+    ("importance", "in_context", {"of": "vision_attention", "chunks": 3, "weight": 1.0}, {}),
+    ("importance", "off_centre", {"centre": "plane", "channels": 0.3}, {}),
+    ("importance", "off_centre", {"centre": "sample", "channels": 1.0}, {}),
+    ("importance", "text_similarity", {"space": "joint", "prefer": "far"}, {}),
+    ("importance", "text_similarity", {"texts": "mean", "without_text": "feature_norm"}, {}),
     ("bias", "measured", {"removal": "difference", "layout": "whole", "resize": "linear"}, {}),
     ("graph", "cosine", {"scaling": "shift"}, {}),
     ("graph", "cosine", {"scaling": "min_max"}, {}),
@@ -105,6 +131,28 @@ VARIANTS = [
         {"breaks_ties_by_index": LIKENESS_DECIDES, "follows_the_tokens": TIES_IN_VALUE},
     ),
     ("select", "mmr", {"balance": 1.0}, {}),
+    (
+        "select",
+        "anchors",
+        {"share": 1.0, "edges": "wrap"},
+        {**EXEMPT["anchors"], "ranks_nan_last": AROUND},
+    ),
+    ("select", "deduplicate", {"at_once": 1}, EXEMPT["deduplicate"]),
+    ("select", "mmr", {"at_once": 3}, EXEMPT["mmr"]),
+    ("select", "top_k", {"most": 2}, {"uses_all_room": "it leaves room on purpose"}),
+    ("select", "unlike", {"texts": 0}, EXEMPT["unlike"]),
+    (
+        "select",
+        "quota",
+        {"part": "chunk", "chunks": 3, "share": "mean", "leftover": "share"},
+        {"breaks_ties_by_index": OWN_QUOTA, "ranks_nan_last": OWN_QUOTA},
+    ),
+    (
+        "select",
+        "quota",
+        {"share": "softmax", "worth": "feature_norm"},
+        {"breaks_ties_by_index": OWN_QUOTA, "ranks_nan_last": OWN_QUOTA},
+    ),
     ("select", "coverage", {"alpha": 0.0}, EXEMPT["coverage"]),
     ("select", "coverage", {"alpha": 2.0}, EXEMPT["coverage"]),
     ("importance", "vision_attention", {"heads": "max", "query": "mean", "layer": -1}, {}),

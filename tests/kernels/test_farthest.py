@@ -1,5 +1,7 @@
 """Farthest point and marginal relevance are the loop they abbreviate, on both engines."""
 
+from functools import partial
+
 import pytest
 import torch
 from greedily import DEGENERATE, ENGINES, asked, best_first, cases, reads, without_kept
@@ -11,15 +13,20 @@ from prunekit.measuring import Counting
 from prunekit.testing import choices
 
 
-def loop(case, start, value):
-    """One token after another: `value` says how good a token is beside its largest likeness to the kept."""
+def loop(case, start, value, at_once=1):
+    """Token after token: `value` says how good one is beside its largest likeness to the kept."""
     alike, kept, free, room = case
     kept, free, taken = list(kept), list(free), []
-    for _ in range(room):
-        order = (lambda t: value(t, max(alike[t][k] for k in kept))) if kept else start
-        taken.append(min(free, key=order))
-        free.remove(taken[-1])
-        kept.append(taken[-1])
+
+    def nearest(token, known):
+        return value(token, max(alike[token][other] for other in known))
+
+    while len(taken) < room:
+        order = partial(nearest, known=tuple(kept)) if kept else start
+        newest = sorted(free, key=order)[: min(at_once, room - len(taken))]
+        taken += newest
+        kept += newest
+        free = [token for token in free if token not in newest]
     return sorted(taken)
 
 
@@ -50,11 +57,11 @@ def test_without_scores_the_loneliest_comes_first(engine, choice):
 
 @pytest.mark.parametrize("engine", ENGINES)
 @settings(max_examples=150)
-@given(choices(), st.sampled_from([0.0, 0.25, 0.5, 1.0]))
-def test_marginal_relevance_is_the_loop(engine, choice, repulsion):
-    """Worth in sixteenths, so that values are exact too; NaN ranks last, by index."""
+@given(choices(), st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.sampled_from([1, 1, 2, 5]))
+def test_marginal_relevance_is_the_loop(engine, choice, repulsion, at_once):
+    """Worth in sixteenths, so that values are exact too; NaN ranks last, by index. Some are taken at once."""
     worth = torch.where(choice.scores.isnan(), torch.nan, (choice.scores.clamp(0, 1) * 16).round() / 16)
-    added = asked(farthest, choice, engine, first=worth, worth=worth, repulsion=repulsion)
+    added = asked(farthest, choice, engine, first=worth, worth=worth, repulsion=repulsion, at_once=at_once)
     for sample, case in enumerate(cases(choice)):
         known = worth[sample].isfinite().tolist()
         mine = worth[sample].nan_to_num().tolist()
@@ -62,7 +69,7 @@ def test_marginal_relevance_is_the_loop(engine, choice, repulsion):
         def value(token, like, known=known, mine=mine):
             return not known[token], known[token] * (repulsion * like - mine[token]), token
 
-        assert added[sample] == loop(case, best_first(worth[sample]), value)
+        assert added[sample] == loop(case, best_first(worth[sample]), value, at_once)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -1,60 +1,23 @@
 """Methods that merge, against what their official code gives; and where that fails, what is right."""
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import prunekit as pk
-from prunekit.testing.golden_merging import RUNNERS
+from prunekit.testing.golden import RUNNERS, Case, read
 
-DATA = Path(__file__).parents[1] / "golden" / "merging"
-METHODS = json.loads((DATA / "index.json").read_text())["methods"]
-
-
-def cases(*methods):
-    for method in methods or METHODS:
-        described = METHODS[method]
-        tensors = load_file(DATA / described["file"])
-        for case in described["cases"]:
-            own = {name: value for name, value in tensors.items() if name.startswith(f"{case['id']}.")}
-            yield pytest.param(method, case["params"], own, id=f"{method}-{case['id']}")
+SPARSEVLM = read(Path(__file__).parents[1] / "golden" / "data", ["sparsevlm"])[0].cases
 
 
-def named(tensors, what):
-    """The inputs, or what is expected, by name; half precision as float32."""
-    return {
-        name.split(".", 2)[2]: value.float() if value.is_floating_point() else value
-        for name, value in tensors.items()
-        if name.split(".")[1] == what
-    }
-
-
-@pytest.mark.parametrize("method, params, tensors", list(cases()))
-def test_it_is_what_the_official_code_gives(method, params, tensors):
-    given = RUNNERS[method](named(tensors, "input"), params)
-    wanted = named(tensors, "expected")
-    assert given.keys() == wanted.keys()
-    for name, value in wanted.items():
-        if METHODS[method]["expected"][f"expected.{name}"]["compare"] == "values":
-            largest = float(value.abs().max())
-            torch.testing.assert_close(given[name], value, rtol=2e-4, atol=2e-5 * largest)
-        else:
-            assert given[name].tolist() == value.tolist(), name
-
-
-def test_every_method_has_a_runner():
-    assert RUNNERS.keys() == METHODS.keys()
-
-
-@pytest.mark.parametrize("method, params, tensors", list(cases("sparsevlm")))
-def test_sparsevlm_does_not_need_random_numbers(method, params, tensors):
+@pytest.mark.parametrize("case", SPARSEVLM, ids=lambda case: case.id)
+def test_sparsevlm_does_not_need_random_numbers(case):
     """The official density noise is unseeded; without it the same clusters come out."""
-    inputs = named(tensors, "input")
-    given = RUNNERS[method]({**inputs, "density_noise": 0 * inputs["density_noise"]}, params)
-    torch.testing.assert_close(given["merged"], named(tensors, "expected")["merged"], rtol=2e-4, atol=1e-4)
+    silent = {**case.inputs, "density_noise": 0 * case.inputs["density_noise"]}
+    given = RUNNERS["sparsevlm"](replace(case, inputs=silent))
+    torch.testing.assert_close(given["merged"], case.expected["merged"], rtol=2e-4, atol=1e-4)
 
 
 # --- the whole pipelines, and where the official code fails -----------------------------------------------
@@ -116,13 +79,14 @@ def class_attention(count, outliers):
     keys = torch.zeros(1 + count, 4)
     keys[1 : 1 + outliers, 0] = 20
     features = torch.randn(count, 6, generator=torch.Generator().manual_seed(0))
-    return {"features": features, "keys": keys, "cls_query": torch.tensor([1.0, 0, 0, 0])}
+    inputs = {"features": features, "keys": keys, "cls_query": torch.tensor([1.0, 0, 0, 0])}
+    return Case("made up", {}, inputs, {})
 
 
 @pytest.mark.parametrize("count, outliers", [(49, 1), (49, 8), (196, 27), (30, 3)])
 def test_prumerge_keeps_all_that_stand_out(count, outliers):
     """The official code takes int(N · (n / N)) of n outliers, which here is one fewer, or fails below 33."""
-    given = RUNNERS["prumerge"](class_attention(count, outliers), {})
+    given = RUNNERS["prumerge"](class_attention(count, outliers))
     assert given["kept_order"].tolist() == list(range(outliers))
     assert count == 30 or int(count * (outliers / count)) == outliers - 1
 
@@ -130,11 +94,11 @@ def test_prumerge_keeps_all_that_stand_out(count, outliers):
 @pytest.mark.parametrize("method", ["prumerge", "prumerge_plus"])
 def test_prumerge_where_nothing_stands_out(method):
     """One token is left that holds all; the sample of PruMerge+ divides by zero in the official code."""
-    inputs = class_attention(64, 0)
-    given = RUNNERS[method](inputs, {})
+    case = class_attention(64, 0)
+    given = RUNNERS[method](case)
     sampled = [] if method == "prumerge" else [0]
     assert given["kept_order"].tolist() == sampled
-    rest = inputs["features"][len(sampled) :].sum(0) / (64 + 1)
+    rest = case.inputs["features"][len(sampled) :].sum(0) / (64 + 1)
     torch.testing.assert_close(given["tokens"][-1], rest)
 
 

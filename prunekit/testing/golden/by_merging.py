@@ -1,8 +1,7 @@
-"""What prunekit's stages give for the cases of official implementations that merge tokens.
+"""Methods that merge tokens.
 
-A runner takes the inputs and the numbers of one case, and gives the outputs the official code has for it. The
-stages come from the registry, as pipelines; what is here is how their answers, a mask and features in the
-frame of the tokens, become the rows of the official code in its order.
+What is here is how the answers of the stages, a mask and features in the frame of the tokens, become the rows
+of the official code in its order.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import sqrt
 from types import MappingProxyType
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,6 +24,7 @@ from prunekit.kernels.ranking import descending, packed_key
 from prunekit.kernels.raters import raters
 from prunekit.pipeline import Pipeline
 from prunekit.stages import Merger
+from prunekit.testing.golden.data import Case
 from prunekit.tokens import (
     Candidates,
     Growth,
@@ -41,8 +41,7 @@ from prunekit.tokens import (
     VisionKeys,
 )
 
-Tensors: TypeAlias = Mapping[str, Tensor]
-Runner: TypeAlias = Callable[[Tensors, Mapping[str, Any]], dict[str, Tensor]]
+Given: TypeAlias = Mapping[str, Tensor]
 
 SAMPLED = 575
 """The official PruMerge+ samples no position from here on, however many tokens there are."""
@@ -51,10 +50,10 @@ NOISE = 1e-6
 """How much the official SparseVLM lets random numbers count beside densities."""
 
 
-def visionzip(inputs: Tensors, params: Mapping[str, Any]) -> dict[str, Tensor]:
+def visionzip(case: Case) -> Given:
     """VisionZip; the class token, which is no visual token, comes back in front."""
-    hidden, keys, attention = (inputs[name].float() for name in ("hidden", "metric", "attention"))
-    dominant, contextual = params["dominant"], params["contextual"]
+    hidden, keys, attention = (case.inputs[name].float() for name in ("hidden", "metric", "attention"))
+    dominant, contextual = case.params["dominant"], case.params["contextual"]
     tokens = _tokens(hidden[1:], {VisionAttention(): attention[None], VisionKeys(): keys[1:].mT[None, None]})
     pipeline = _split("visionzip", dominant, contextual)
     selection = pipeline(tokens)
@@ -71,11 +70,11 @@ def visionzip(inputs: Tensors, params: Mapping[str, Any]) -> dict[str, Tensor]:
     }
 
 
-def visionzip_mean(inputs: Tensors, params: Mapping[str, Any]) -> dict[str, Tensor]:
+def visionzip_mean(case: Case) -> Given:
     """VisionZip with plain means, and the budget as a share."""
-    features, keys, score = (inputs[name].float() for name in ("features", "metric", "score"))
-    wanted = round(len(features) * (1 - params["drop_ratio"]))
-    contextual = max(1, round(wanted * params["contextual_share"]))
+    features, keys, score = (case.inputs[name].float() for name in ("features", "metric", "score"))
+    wanted = round(len(features) * (1 - case.params["drop_ratio"]))
+    contextual = max(1, round(wanted * case.params["contextual_share"]))
     tokens = _tokens(features, {VisionAttention(): score[None, None], VisionKeys(): keys.mT[None, None]})
     pipeline = _split("visionzip-mean", wanted - contextual, contextual)
     selection = pipeline(tokens)
@@ -87,19 +86,17 @@ def visionzip_mean(inputs: Tensors, params: Mapping[str, Any]) -> dict[str, Tens
     }
 
 
-def prumerge(inputs: Tensors, params: Mapping[str, Any]) -> dict[str, Tensor]:
+def prumerge(case: Case) -> Given:
     """PruMerge, with as many tokens as stand out, and one more."""
-    del params
-    tokens, attention = _with_class_attention(inputs)
+    tokens, attention = _with_class_attention(case)
     outliers = int(_standing_out(tokens).sum())
     selection = load("prumerge").swap(budget=outliers + 1)(tokens)
     return _prumerged(selection, attention, _of(selection, "outliers"))
 
 
-def prumerge_plus(inputs: Tensors, params: Mapping[str, Any]) -> dict[str, Tensor]:
+def prumerge_plus(case: Case) -> Given:
     """PruMerge+, with as many tokens as stand out or are sampled, and one more."""
-    del params
-    tokens, attention = _with_class_attention(inputs)
+    tokens, attention = _with_class_attention(case)
     standing = _standing_out(tokens)[0]
     count, outliers = len(standing), int(standing.sum())
     step = max(int(int(1 / (outliers / count)) / 3), 1) if outliers else count
@@ -114,11 +111,11 @@ def prumerge_plus(inputs: Tensors, params: Mapping[str, Any]) -> dict[str, Tenso
     return _prumerged(selection, attention, kept)
 
 
-def tome(inputs: Tensors, params: Mapping[str, Any]) -> dict[str, Tensor]:
+def tome(case: Case) -> Given:
     """One step of ToMe; a class token is a token that is kept beforehand."""
-    metric, features, size = (inputs[name].float() for name in ("metric", "x", "size"))
-    (batch, count, _), alone = features.shape, int(params["class_token"])
-    merging = min(params["r"], (count - alone) // 2)
+    metric, features, size = (case.inputs[name].float() for name in ("metric", "x", "size"))
+    (batch, count, _), alone = features.shape, int(case.params["class_token"])
+    merging = min(case.params["r"], (count - alone) // 2)
     signals: dict[Signal, Tensor] = {VisionKeys(): metric.mT[:, None], Sizes(): size[..., 0]}
     tokens = TokenBatch.grid(features, 1, count, signals)
     pipeline = load("tome")
@@ -148,21 +145,21 @@ def tome(inputs: Tensors, params: Mapping[str, Any]) -> dict[str, Tensor]:
     }
 
 
-def sparsevlm(inputs: Tensors, params: Mapping[str, Any]) -> dict[str, Tensor]:
+def sparsevlm(case: Case) -> Given:
     """SparseVLM at one layer; random numbers of the case go into densities, which the stage leaves out."""
     visual, text, attention, hidden = (
-        inputs[name].float()[None] for name in ("visual", "text", "attention", "hidden_after")
+        case.inputs[name].float()[None] for name in ("visual", "text", "attention", "hidden_after")
     )
     signals: dict[Signal, Tensor] = {TextRows(): attention, TextFeatures(): text, InputFeatures(): visual.mT}
     tokens = _tokens(hidden[0], signals)
     pipeline = load("sparsevlm")
-    keep = min(params["keep_table"], hidden.shape[1] - 1)
+    keep = min(case.params["keep_table"], hidden.shape[1] - 1)
     best = pipeline.swap(budget=keep, select="top_k", merge=None)(tokens)
 
     dropped = hidden.shape[1] - keep
     recycled = descending(packed_key(best.scores, ~best.kept))[0, : int(0.3 * dropped) + 1]
     clusters = int(len(recycled) / 10) + 1
-    points, noise = hidden[:, recycled], inputs["density_noise"].float()[None] * NOISE
+    points, noise = hidden[:, recycled], case.inputs["density_noise"].float()[None] * NOISE
     everyone = torch.ones(points.shape[:2], dtype=torch.bool)
     worth = peak_worth(points, everyone, torch.tensor([clusters]), noise)
     centres = recycled[descending(packed_key(worth, everyone))[0, :clusters]]
@@ -179,7 +176,7 @@ def sparsevlm(inputs: Tensors, params: Mapping[str, Any]) -> dict[str, Tensor]:
     }
 
 
-RUNNERS: Mapping[str, Runner] = MappingProxyType(
+RUNNERS: Mapping[str, Callable[[Case], Given]] = MappingProxyType(
     {
         "prumerge": prumerge,
         "prumerge_plus": prumerge_plus,
@@ -206,9 +203,9 @@ def _split(name: str, dominant: int, contextual: int) -> Pipeline:
     return load(name).swap(budget=budget, select=[{"use": "top_k", "share": share}, "strided"])
 
 
-def _with_class_attention(inputs: Tensors) -> tuple[TokenBatch, Float[Tensor, " tokens"]]:
+def _with_class_attention(case: Case) -> tuple[TokenBatch, Float[Tensor, " tokens"]]:
     """PruMerge's tokens, and the attention of the class token, all heads as one."""
-    features, keys, query = (inputs[name].float() for name in ("features", "keys", "cls_query"))
+    features, keys, query = (case.inputs[name].float() for name in ("features", "keys", "cls_query"))
     attention = (keys @ query / sqrt(len(query))).softmax(0)[1:]
     signals: dict[Signal, Tensor] = {
         VisionAttention(layer=-1, query="cls"): attention[None, None],
