@@ -5,13 +5,25 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types contracts docs bench check clean
+# The oldest transformers that pyproject.toml allows. Any other: make test-older OLDER=5.17.0
+OLDER ?= 5.0.0
+OLD := build/transformers-$(OLDER)
+
+.PHONY: demo test test-older lint types contracts docs bench check clean
 
 demo: $(INSTALLED)       ## prune the embedded model with D²Pruner and with baselines
 	$(BIN)/prunekit demo
 
 test: $(INSTALLED)       ## the whole test suite
 	$(BIN)/python -m pytest -n auto --cov --cov-report=term
+
+test-older: $(OLD)/.installed  ## what meets transformers, with an older one
+	PYTHONPATH=$(OLD) $(BIN)/python -m pytest -n auto tests/hf --ignore=tests/hf/test_hf_flops.py
+
+$(OLD)/.installed: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --target $(OLD) \
+		transformers==$(OLDER) "$$(grep '^numpy==' constraints.txt)"
+	@touch $@
 
 lint: $(INSTALLED)       ## style
 	$(BIN)/ruff check .

@@ -16,12 +16,15 @@ import yaml
 from pydantic import BaseModel, BeforeValidator
 
 if TYPE_CHECKING:
+    from packaging.specifiers import SpecifierSet
     from PIL import Image
     from pydantic.fields import FieldInfo
 
 DOCS = Path(__file__).parent
 REFERENCE = DOCS / "reference"
 PICTURES = DOCS / "pictures"
+VERDICTS = {"holds": "✓", "refused": "no", "missing": "–"}
+MATRIX = DOCS.parent / "tests" / "hf" / "matrix.yaml"
 COLUMNS = 80
 PICTURE_WIDTH = 1000
 COLOURS = 256
@@ -75,6 +78,7 @@ def pages() -> dict[Path, str]:
     """Every page made from code, with its text."""
     found = {f"{file}.md": kind_page(kind) for kind, (file, _, _) in KIND_PAGES.items()}
     found |= {"pipeline.md": pipeline_page(), "pipelines.md": pipelines_page(), "cli.md": command_line_page()}
+    found["compatibility.md"] = compatibility_page()
     return {REFERENCE / name: text for name, text in found.items()}
 
 
@@ -245,6 +249,69 @@ def pipelines_page() -> str:
         file = entry.origin.file.resolve().relative_to(root).as_posix()
         lines += [f"## {entry.name}", *told, f'```yaml\n--8<-- "{file}"\n```']
     return "\n\n".join(lines) + "\n"
+
+
+def compatibility_page() -> str:
+    """The page of what works with what: the expectations that the tests hold each cell against."""
+    matrix = yaml.safe_load(MATRIX.read_text(encoding="utf-8"))
+    families, ways, exceptions = matrix["families"], matrix["ways"], matrix["exceptions"]
+    *some, newest = matrix["transformers"]
+    releases = f"{', '.join(some)} and {newest}"
+
+    def cell(family: str, way: str) -> str:
+        notes = [
+            (number, entry)
+            for number, entry in enumerate(exceptions, start=1)
+            if way in entry["ways"] and family in entry.get("families", families)
+        ]
+        newest = [entry for _, entry in notes if matrix["transformers"][-1] in _releases(entry)]
+        here = [VERDICTS[entry["verdict"]] for entry in newest]
+        return " ".join([*(here or ["✓"])[:1], *(f"[{number}](#notes)" for number, _ in notes)])
+
+    lines = [
+        "# Compatibility",
+        NOTE,
+        f"Tested with transformers {releases}, on tiny models of each family with random weights, with "
+        "`sdpa` and with `eager` attention. In a cell with ✓, keep-all gives what the model gives without "
+        "prunekit, bit by bit; and with tokens dropped it gives what a slow reference does, which runs all "
+        "again at each step and masks the dropped tokens from the pruning layer on. The tests hold every "
+        "cell to what it says.",
+        _table(
+            ["", *ways], [[told, *(cell(family, way) for way in ways)] for family, told in families.items()]
+        ),
+        "## Ways",
+        "Each batch has a row with two images and one with one, of different sizes where a family has them.",
+        _table(["way", "what it is"], [[f"{way}", told] for way, told in ways.items()]),
+        "## Notes",
+        "*no* is refused with a reason, before the model computes anything; *–* fails without prunekit, too.",
+        "\n".join(f"{number}. {_note(entry)}" for number, entry in enumerate(exceptions, start=1)),
+        "## Models that are refused",
+        "Any other model with an `image_token_id` and a decoder of ordinary layers is taken, and prunekit "
+        "says so where it has to [guess at its grid](../how-to/add-a-model.md). Some that are refused when "
+        "attaching:",
+        _table(
+            ["model", "because of"],
+            [[f"`{name}`", entry["because"]] for name, entry in matrix["refused models"].items()],
+        ),
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def _releases(entry: dict[str, str]) -> SpecifierSet:
+    """The releases of transformers in which an exception is one."""
+    from packaging.specifiers import SpecifierSet
+
+    return SpecifierSet(entry.get("transformers", ""))
+
+
+def _note(entry: dict[str, str]) -> str:
+    releases = entry.get("transformers")
+    return f"With transformers {releases}: {entry['because']}" if releases else entry["because"]
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def draw_selection() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +16,15 @@ from prunekit.errors import UnsupportedModel
 from prunekit.hf.places import visual_token_ids
 
 _GROWING = (DynamicLayer, DynamicSlidingWindowLayer)
+_KINDS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
+"""The types of layers in which a token that is dropped is a key less, and nothing else."""
+
+_ARGUMENTS = frozenset({
+    "self", "hidden_states", "attention_mask", "position_ids", "position_embeddings", "past_key_values",
+    "cache_position", "use_cache", "output_attentions", "output_router_logits", "kwargs",
+})  # fmt: skip
+"""What layers are given that is known to have one entry a token, or none."""
+
 _NOT_IN_ONE_PIECE = {
     "assistant_model": "assisted decoding",
     "prompt_lookup_num_tokens": "prompt lookup decoding",
@@ -185,6 +195,16 @@ def _refuse_cuts(decoder: Decoder) -> None:
 
 def _refuse_parts(decoder: Decoder) -> None:
     config = decoder.module.config
+    if decoder.model.config.is_encoder_decoder:
+        raise UnsupportedModel(
+            f"{type(decoder.model).__name__} has an encoder; prunekit prunes what a decoder alone reads."
+        )
+    odd = sorted(set(getattr(config, "layer_types", None) or ()) - _KINDS)
+    if odd:
+        raise UnsupportedModel(
+            f"{type(decoder.module).__name__} has layers of {', '.join(odd)}; prunekit does not know what "
+            "dropping tokens does to them."
+        )
     for number, layer in enumerate(decoder.layers):
         attention = getattr(layer, "self_attn", None)
         if attention is None or not hasattr(attention, "config"):
@@ -198,6 +218,13 @@ def _refuse_parts(decoder: Decoder) -> None:
             )
     if getattr(config, "hidden_size_per_layer_input", None):
         raise UnsupportedModel("Layers with token inputs of their own are not supported yet.")
+    for number, layer in enumerate(decoder.layers):
+        unknown = sorted(set(inspect.signature(type(layer).forward).parameters) - _ARGUMENTS)
+        if unknown:
+            raise UnsupportedModel(
+                f"Layer {number} of {type(decoder.module).__name__} is also given {', '.join(unknown)}; "
+                "prunekit does not know what that is of fewer tokens."
+            )
 
 
 def _refuse_attention(decoder: Decoder) -> None:

@@ -122,7 +122,10 @@ class Plan:
         slide: Any = self.cache.layers[layer]
         if not slide.is_sliding or not slide.is_initialized:
             return every
-        return slide.keys.shape[-2] + self.moved.shape[1]
+        held = slide.keys.shape[-2]
+        if getattr(slide, "record_past", False):  # it holds more, but hands out no more than the window
+            held = min(held, slide.sliding_window - 1)
+        return held + self.moved.shape[1]
 
     def _slotted(self, name: str, given: Any) -> Any:
         """What goes with the tokens, for the tokens that go on."""

@@ -92,8 +92,9 @@ def _active_experts(layer: nn.Module, config: Any) -> int:
     """How many experts a token goes through; 0 where there are none."""
     if not any(name.split(".")[-1] == "experts" for name, _ in layer.named_modules()):
         return 0
-    routers = (getattr(part, "top_k", None) for part in layer.modules())
-    return next((count for count in routers if isinstance(count, int)), None) or config.num_experts_per_tok
+    routers = [getattr(part, "top_k", None) for part in layer.modules()]
+    told = [getattr(config, name, None) for name in ("num_experts_per_tok", "moe_topk")]
+    return next(count for count in (*routers, *told) if isinstance(count, int))
 
 
 def _matrices(layer: nn.Module, active: int) -> tuple[int, int]:

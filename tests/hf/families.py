@@ -12,6 +12,7 @@ import transformers as hf
 from torch import Tensor
 
 IMAGE, VIDEO, START, END, PADDING = 5, 6, 7, 8, 0
+WORDS = range(10, 110)
 LAYERS = 6
 SIDE = 4
 """Most families here have 4 × 4 tokens an image."""
@@ -37,7 +38,7 @@ def prompts(rows: Sequence[Sequence[int | tuple[int, int]]]) -> dict[str, Tensor
     draw = torch.Generator().manual_seed(3)
 
     def words(count: int) -> list[int]:
-        return torch.randint(10, 110, (count,), generator=draw).tolist()
+        return torch.randint(WORDS.start, WORDS.stop, (count,), generator=draw).tolist()
 
     filled = []
     for number, images in enumerate(rows):
@@ -85,7 +86,7 @@ def vision_config(config: type | None = None, image: int = 32, **more: Any) -> A
     return sizes if config is None else config(**sizes)
 
 
-def _ready(model: Any, implementation: str) -> Any:
+def ready(model: Any, implementation: str) -> Any:
     """Weights wide enough that attention is far from uniform; never stops at an end token."""
     torch.manual_seed(1)
     for parameter in model.parameters():
@@ -94,7 +95,8 @@ def _ready(model: Any, implementation: str) -> Any:
     model.eval()
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = PADDING
-    model.generation_config.suppress_tokens = [IMAGE]  # words at random must not turn into images
+    # Words at random must not turn into images.
+    model.generation_config.suppress_tokens = [IMAGE, VIDEO, START, END, *range(WORDS.stop, 120)]
     model.set_attn_implementation(implementation)
     return model
 
@@ -106,7 +108,7 @@ def llava(implementation: str, rows: Sequence[Sequence[int]] = ((16, 16), (16,))
         image_token_index=IMAGE,
         image_seq_length=16,
     )
-    model = _ready(hf.LlavaForConditionalGeneration(config), implementation)
+    model = ready(hf.LlavaForConditionalGeneration(config), implementation)
     images = sum(map(len, rows))
     pixels = {"pixel_values": noise(images, 3, 32, 32)} if images else {}
     return Case(model, prompts(rows) | pixels)
@@ -132,7 +134,7 @@ def llava_next(implementation: str) -> Case:
         image_token_index=IMAGE,
         image_grid_pinpoints=PINPOINTS,
     )
-    model = _ready(hf.LlavaNextForConditionalGeneration(config), implementation)
+    model = ready(hf.LlavaNextForConditionalGeneration(config), implementation)
     sizes = torch.tensor([[60, 50], [32, 64], [64, 64]])
     return tiled(model, {"pixel_values": noise(3, 5, 3, 32, 32), "image_sizes": sizes})
 
@@ -145,7 +147,7 @@ def llava_onevision(implementation: str) -> Case:
         video_token_index=VIDEO,
         image_grid_pinpoints=PINPOINTS,
     )
-    model = _ready(hf.LlavaOnevisionForConditionalGeneration(config), implementation)
+    model = ready(hf.LlavaOnevisionForConditionalGeneration(config), implementation)
     sizes = torch.tensor([[60, 50], [32, 64], [64, 64]])
     inputs = {
         "pixel_values": noise(3, 5, 3, 32, 32),
@@ -162,16 +164,16 @@ def internvl(implementation: str) -> Case:
         image_token_id=IMAGE,
         image_seq_length=16,
     )
-    model = _ready(hf.InternVLForConditionalGeneration(config), implementation)
+    model = ready(hf.InternVLForConditionalGeneration(config), implementation)
     return Case(model, prompts([[32, 16], [16]]) | {"pixel_values": noise(4, 3, 64, 64)})
 
 
-def _qwen(model: Any, patch: int, thw: Tensor, implementation: str) -> Case:
+def flat_patches(model: Any, patch: int, thw: Tensor, implementation: str) -> Case:
     sizes = (thw.prod(1) // 4).tolist()
     inputs: dict[str, Any] = prompts([sizes[:2], sizes[2:]])
     inputs["pixel_values"] = noise(int(thw.prod(1).sum()), 3 * 2 * patch * patch)
     inputs["image_grid_thw"] = thw
-    return Case(_ready(model, implementation), inputs | token_types(model, inputs["input_ids"]))
+    return Case(ready(model, implementation), inputs | token_types(model, inputs["input_ids"]))
 
 
 def token_types(model: Any, ids: Tensor) -> dict[str, Tensor]:
@@ -206,7 +208,7 @@ def qwen2_5_vl(implementation: str) -> Case:
         vision_start_token_id=START,
         vision_end_token_id=END,
     )
-    return _qwen(hf.Qwen2_5_VLForConditionalGeneration(config), 14, THW, implementation)
+    return flat_patches(hf.Qwen2_5_VLForConditionalGeneration(config), 14, THW, implementation)
 
 
 def qwen3_vl(implementation: str) -> Case:
@@ -236,7 +238,7 @@ def qwen3_vl(implementation: str) -> Case:
         vision_start_token_id=START,
         vision_end_token_id=END,
     )
-    return _qwen(hf.Qwen3VLForConditionalGeneration(config), 16, THW, implementation)
+    return flat_patches(hf.Qwen3VLForConditionalGeneration(config), 16, THW, implementation)
 
 
 def _idefics(model: type, config: type, implementation: str) -> Case:
@@ -252,7 +254,7 @@ def _idefics(model: type, config: type, implementation: str) -> Case:
     pixels = noise(2, 3, 3, 64, 64)
     pixels[1, 2] = 0  # the second row has one tile fewer, which this family pads with a black one
     inputs = prompts([[16, 16, 16], [16, 16]]) | {"pixel_values": pixels}
-    return Case(_ready(made, implementation), inputs)
+    return Case(ready(made, implementation), inputs)
 
 
 def smolvlm(implementation: str) -> Case:
@@ -281,7 +283,7 @@ def gemma3(implementation: str) -> Case:
     inputs: dict[str, Any] = prompts([[16, 16], [16]])
     inputs["pixel_values"] = noise(3, 3, 64, 64)
     inputs["token_type_ids"] = (inputs["input_ids"] == IMAGE).long()
-    return Case(_ready(hf.Gemma3ForConditionalGeneration(config), implementation), inputs)
+    return Case(ready(hf.Gemma3ForConditionalGeneration(config), implementation), inputs)
 
 
 def paligemma(implementation: str) -> Case:
@@ -297,7 +299,7 @@ def paligemma(implementation: str) -> Case:
     inputs: dict[str, Any] = prompts([[16, 16], [16]])
     inputs["pixel_values"] = noise(3, 3, 32, 32)
     inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
-    return Case(_ready(hf.PaliGemmaForConditionalGeneration(config), implementation), inputs)
+    return Case(ready(hf.PaliGemmaForConditionalGeneration(config), implementation), inputs)
 
 
 def qwen2_vl(implementation: str) -> Case:
@@ -320,7 +322,7 @@ def qwen2_vl(implementation: str) -> Case:
         vision_start_token_id=START,
         vision_end_token_id=END,
     )
-    return _qwen(hf.Qwen2VLForConditionalGeneration(config), 14, THW, implementation)
+    return flat_patches(hf.Qwen2VLForConditionalGeneration(config), 14, THW, implementation)
 
 
 def glm4v(implementation: str) -> Case:
@@ -344,7 +346,7 @@ def glm4v(implementation: str) -> Case:
         video_start_token_id=110,
         video_end_token_id=111,
     )
-    return _qwen(hf.Glm4vForConditionalGeneration(config), 14, THW, implementation)
+    return flat_patches(hf.Glm4vForConditionalGeneration(config), 14, THW, implementation)
 
 
 def llava_next_video(implementation: str) -> Case:
@@ -355,7 +357,7 @@ def llava_next_video(implementation: str) -> Case:
         video_token_index=VIDEO,
         image_grid_pinpoints=PINPOINTS,
     )
-    model = _ready(hf.LlavaNextVideoForConditionalGeneration(config), implementation)
+    model = ready(hf.LlavaNextVideoForConditionalGeneration(config), implementation)
     sizes = torch.tensor([[60, 50], [32, 64], [64, 64]])
     return tiled(model, {"pixel_values": noise(3, 5, 3, 32, 32), "image_sizes": sizes})
 
@@ -368,7 +370,7 @@ def llava_with_class_token(implementation: str) -> Case:
         image_seq_length=17,
         vision_feature_select_strategy="full",
     )
-    model = _ready(hf.LlavaForConditionalGeneration(config), implementation)
+    model = ready(hf.LlavaForConditionalGeneration(config), implementation)
     return Case(model, prompts([[17, 17], [17]]) | {"pixel_values": noise(3, 3, 32, 32)})
 
 
@@ -380,7 +382,7 @@ def vipllava(implementation: str) -> Case:
         image_seq_length=16,
         vision_feature_layers=[-1, 1],
     )
-    model = _ready(hf.VipLlavaForConditionalGeneration(config), implementation)
+    model = ready(hf.VipLlavaForConditionalGeneration(config), implementation)
     return Case(model, prompts([[16, 16], [16]]) | {"pixel_values": noise(3, 3, 32, 32)})
 
 
@@ -392,7 +394,7 @@ def janus(implementation: str) -> Case:
         vq_config=hf.JanusVQVAEConfig(**quantizer, projection_dim=64, image_token_embed_dim=64),
         image_token_id=IMAGE,
     )
-    model = _ready(hf.JanusForConditionalGeneration(config), implementation)
+    model = ready(hf.JanusForConditionalGeneration(config), implementation)
     return Case(model, prompts([[16, 16], [16]]) | {"pixel_values": noise(3, 3, 32, 32)})
 
 
@@ -406,7 +408,7 @@ def ovis2(implementation: str) -> Case:
         vocab_size=120,
         hidden_size=64,
     )
-    model = _ready(hf.Ovis2ForConditionalGeneration(config), implementation)
+    model = ready(hf.Ovis2ForConditionalGeneration(config), implementation)
     return Case(model, prompts([[16, 16], [16]]) | {"pixel_values": noise(3, 3, 64, 64)})
 
 
@@ -419,7 +421,7 @@ def _cohere(model: type, config: type, implementation: str, **more: Any) -> Case
         )
     )
     inputs = prompts([[16, 16], [16]]) | {"pixel_values": noise(3, 3, 64, 64)}
-    return Case(_ready(made, implementation), inputs)
+    return Case(ready(made, implementation), inputs)
 
 
 def aya_vision(implementation: str) -> Case:
@@ -445,7 +447,7 @@ def _pixtral(model: type, config: type, step: int, implementation: str) -> Case:
     rows = [[columns] * lines for lines, columns in (sizes // step).tolist()]
     inputs = prompts([rows[0] + rows[1], rows[2]])
     return Case(
-        _ready(made, implementation), inputs | {"pixel_values": noise(3, 3, 64, 64), "image_sizes": sizes}
+        ready(made, implementation), inputs | {"pixel_values": noise(3, 3, 64, 64), "image_sizes": sizes}
     )
 
 

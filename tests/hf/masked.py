@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from families import IMAGE
+from families import IMAGE, VIDEO
 from torch import Tensor
 
 
@@ -21,7 +21,7 @@ def dropped_columns(input_ids: Tensor, kept: Tensor) -> Tensor:
     """The columns of the visual tokens that a selection leaves out."""
     dropped = torch.zeros_like(input_ids, dtype=torch.bool)
     for row, ids in enumerate(input_ids.tolist()):
-        columns = [column for column, token in enumerate(ids) if token == IMAGE]
+        columns = [column for column, token in enumerate(ids) if token in (IMAGE, VIDEO)]
         for token, column in enumerate(columns):
             dropped[row, column] = not bool(kept[row, token])
     return dropped
@@ -44,13 +44,14 @@ def masked(model: Any, dropped: Tensor, layer: int, *, repack: bool = False) -> 
         mask = named["attention_mask"]
         rows, columns = given[0].shape[0], mask.shape[-1]
         cache = named["past_key_values"]
-        total = columns if cache is None else cache.get_seq_length()
+        total = columns if cache is None else cache.get_seq_length(number) + given[0].shape[1]
         gone = torch.zeros(rows, total, dtype=torch.bool)
-        gone[:, : dropped.shape[1]] = dropped.repeat_interleave(rows // dropped.shape[0], 0)
+        gone[:, : dropped.shape[1]] = dropped.repeat_interleave(rows // dropped.shape[0], 0)[:, :total]
         hidden = gone[:, None, None, total - columns :]
         named["attention_mask"] = mask.masked_fill(hidden, torch.finfo(mask.dtype).min)
         if repack:
-            ids = named["position_ids"] - gone.long().cumsum(1)
+            ids = named["position_ids"]
+            ids = ids - gone.long().cumsum(1)[:, total - ids.shape[1] :]
             kinds = [decoder.config.layer_types[number]] if twin.config.model_type == "gemma3" else []
             named["position_embeddings"] = decoder.rotary_emb(given[0], ids, *kinds)
         return given, named

@@ -30,18 +30,6 @@ def said(mask: Tensor, ids: Tensor, **more: Any) -> dict[str, Any]:
     return {"input_ids": ids, "attention_mask": mask, "position_ids": positions, **more}
 
 
-def test_cropping_takes_back_what_was_said_since(case: Case) -> None:
-    right, wrong = torch.tensor([[31, 32], [33, 34]]), torch.tensor([[41, 42, 43], [44, 45, 46]])
-    mask = case.inputs["attention_mask"]
-    with torch.no_grad(), attach(case.model, Cut(every(3), layer=2)):
-        plain = case.model(**case.inputs).past_key_values
-        expected = case.model(**said(mask, right, past_key_values=plain)).logits
-        cropped = case.model(**case.inputs).past_key_values
-        case.model(**said(mask, wrong, past_key_values=cropped))
-        cropped.crop(-3)
-        assert torch.equal(case.model(**said(mask, right, past_key_values=cropped)).logits, expected)
-
-
 @IMPLEMENTATIONS
 def test_repeating_and_selecting_rows(case: Case, implementation: str) -> None:
     case = llava(implementation, [[16, 16], [16]])

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 from choosing import every, keep_all, top
-from families import FAMILIES, IMAGE, Case, gemma3, llava, noise, paligemma, prompts, qwen2_5_vl
+from families import IMAGE, Case, gemma3, llava, noise, paligemma, prompts
 from masked import dropped_columns, masked
 from packaging.version import Version
 from torch import Tensor
@@ -29,14 +29,9 @@ BATCHES = {
 }
 PICTURES_FOLLOW_BEAMS = Version(transformers.__version__) >= Version("5.23")
 GREEDY = {"max_new_tokens": 6, "do_sample": False}
-MODES: dict[str, dict[str, Any]] = {
-    "greedy": GREEDY,
-    "sampling": {"max_new_tokens": 6, "do_sample": True, "temperature": 1.5},
-    "beams": {"max_new_tokens": 6, "do_sample": False, "num_beams": 3},
+MODES: dict[str, dict[str, Any]] = {  # those that the matrix leaves out
     "sampled beams": {"max_new_tokens": 6, "do_sample": True, "num_beams": 3},
-    "several answers": {"max_new_tokens": 6, "do_sample": True, "num_return_sequences": 2},
     "several beams": {"max_new_tokens": 6, "do_sample": False, "num_beams": 3, "num_return_sequences": 2},
-    "no cache": {**GREEDY, "use_cache": False},
     "beams, no cache": {**GREEDY, "use_cache": False, "num_beams": 2},
 }
 
@@ -78,52 +73,15 @@ def test_each_mode_on_each_batch(batch: str, mode: str, implementation: str) -> 
     check_like(pruned, expected)
 
 
-@IMPLEMENTATIONS
-@pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_whole_forward_keeps_its_shape(family: str, side: str, implementation: str) -> None:
-    case = FAMILIES[family](implementation)
-    inputs = case.inputs if side == "left" else _padded_right(case.inputs)
-    labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
-    labels = labels.masked_fill(labels == IMAGE, -100)
+def test_the_loss_of_a_whole_forward() -> None:
+    case = llava("sdpa")
+    labels = case.inputs["input_ids"].masked_fill(case.visual | (case.inputs["attention_mask"] == 0), -100)
     with torch.no_grad():
-        plain = case.model(**inputs, labels=labels)
+        plain = case.model(**case.inputs, labels=labels).loss
         with attach(case.model, Cut(keep_all, layer=2)):
-            kept = case.model(**inputs, labels=labels)
-        with attach(case.model, Cut(top(0.4), layer=2)) as pruning:
-            pruned = case.model(**inputs, labels=labels)
-    assert torch.equal(plain.logits, kept.logits)
-    assert plain.loss == kept.loss
-    assert pruned.logits.shape == plain.logits.shape
-    assert pruned.loss.isfinite()
-    dropped = dropped_columns(inputs["input_ids"], pruning.selections[0].kept)
-    with masked(case.model, dropped, 2) as reference, torch.no_grad():
-        expected = reference(**inputs, use_cache=False).logits
-    told = inputs["attention_mask"].bool() & ~dropped
-    torch.testing.assert_close(pruned.logits[told], expected[told], atol=1e-4, rtol=1e-4)
-
-
-def _padded_right(inputs: dict[str, Any]) -> dict[str, Any]:
-    rolled = dict(inputs)
-    for name in ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"):
-        if name in inputs:
-            pads = (inputs["attention_mask"] == 0).sum(1).tolist()
-            rows = [row.roll(-pad) for row, pad in zip(inputs[name], pads, strict=True)]
-            rolled[name] = torch.stack(rows)
-    return rolled
-
-
-@IMPLEMENTATIONS
-def test_half_precision_keeps_all_bit_identically(implementation: str) -> None:
-    case = llava(implementation)
-    model = case.model.to(torch.bfloat16)
-    inputs = {**case.inputs, "pixel_values": case.inputs["pixel_values"].bfloat16()}
-    plain = answer(model, inputs, **GREEDY)
-    with attach(model, Cut(keep_all, layer=2, needs=[LAST])):
-        kept = answer(model, inputs, **GREEDY)
-    assert torch.equal(plain[1], kept[1])
-    with attach(model, Cut(top(0.3, LAST), layer=2, needs=[LAST])):
-        assert answer(model, inputs, **GREEDY)[1].isfinite().all()
+            assert case.model(**case.inputs, labels=labels).loss == plain
+        with attach(case.model, Cut(top(0.4), layer=2)):
+            assert case.model(**case.inputs, labels=labels).loss.isfinite()
 
 
 class Conversation:
@@ -331,20 +289,6 @@ def test_a_copied_cache_goes_its_own_way() -> None:
         assert torch.equal(go_on(twin, follow, mask), expected)
         swapped = go_on(turned, follow.flip(0), mask.flip(0))
     torch.testing.assert_close(swapped.flip(0), expected, atol=1e-5, rtol=1e-5)
-
-
-def test_qwen_goes_on_with_its_own_positions() -> None:
-    case = qwen2_5_vl("sdpa")
-    talk = Conversation(case)
-    with torch.no_grad(), attach(case.model, Cut(top(0.3, LAST), layer=2, needs=[LAST])) as pruning:
-        first = case.model.generate(**case.inputs, **GREEDY, return_dict_in_generate=True)
-        talk.learn(pruning.selections[0])
-        talk.say(first.sequences, [[31, 32], [33, 34]])
-        pruned = answer(case.model, talk.inputs, past_key_values=first.past_key_values, **GREEDY)
-    vision = {name: case.inputs[name] for name in ("pixel_values", "image_grid_thw")}
-    with masked(case.model, talk.dropped, 2) as reference:
-        expected = answer(reference, {**talk.inputs, **vision}, use_cache=False, **GREEDY)
-    check_like(pruned, expected)
 
 
 def test_prompts_without_a_padding_mask() -> None:
