@@ -143,8 +143,8 @@ class Plan:
         like = given["position_embeddings"][0]
 
         def make() -> Arguments:
-            old = self._old_positions(ids)
-            new = (old - self.moved).clamp(min=0)
+            old = self._old_positions(ids).to(like.device)
+            new = (old - self.moved.to(like.device)).clamp(min=0)
             return {"position_ids": new, "position_embeddings": rotary.at(layer, like, new)}
 
         return self._once(("closed up", rotary.kind(layer)), ids, make)

@@ -89,7 +89,7 @@ def test_a_folder_loads_and_answers(folder: Path) -> None:
     inputs = prompt_inputs(loaded.processor, [picture(), picture(30)], ["what is left ?", "red"])
     inputs = inputs.to(loaded.model.device)
     with torch.no_grad(), attach(loaded.model, Cut(every(2), layer=2)) as pruning:
-        out = loaded.model.generate(**inputs, max_new_tokens=2)
+        out = loaded.model.generate(**inputs, max_new_tokens=2, min_new_tokens=2)
     assert out.shape == (2, inputs["input_ids"].shape[1] + 2)
     assert pruning.report().visual_after == (8, 8)
     assert load(str(folder)).model.config.name_or_path == str(folder)
