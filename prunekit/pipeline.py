@@ -324,7 +324,7 @@ class Pipeline(Strict, frozen=True):
         there = [cut.bind(cut.site(model)) for cut in self.cuts]
         return hf.attach(
             model,
-            *(hf.Cut(cut, cut.at.layer, cut.needs, cut.at.features) for cut in there),
+            *(hf.Cut(cut, cut.at.layer, cut.needs, cut.at.features, cut.merge is not None) for cut in there),
             positions=self.positions,
             adapters=installed().adapters,
         )

@@ -64,10 +64,9 @@ class TextAttention(Signal):
 
 @dataclass(frozen=True, slots=True)
 class TextRows(Signal):
-    """The attention that each text token pays to each visual token: `Float[batch, heads, texts, tokens]`.
+    """The attention that each token of the question pays to each visual token.
 
-    The text tokens are those that follow the image, in the order of `TextFeatures`. Like `TextAttention`,
-    which is a mean of these rows or the last of them. A row of zeros is padding.
+    `Float[batch, heads, texts, tokens]`, in the order of `TextFeatures`. A row of zeros is padding.
 
     Attributes:
         layer: As in `TextAttention`.
@@ -78,9 +77,15 @@ class TextRows(Signal):
 
 @dataclass(frozen=True, slots=True)
 class TextFeatures(Signal):
-    """The features of each text token: `Float[batch, texts, dim]`; a row of zeros is padding."""
+    """The features of each token of the question: `Float[batch, texts, dim]`; a row of zeros is padding.
+
+    Attributes:
+        of: `cut`, at the place of pruning; `input`, as it entered the language model.
+    """
 
     per_token: ClassVar[bool] = False
+
+    of: Literal["cut", "input"] = "cut"
 
 
 @dataclass(frozen=True, slots=True)

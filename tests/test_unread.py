@@ -32,7 +32,7 @@ from prunekit_plugins.importance.vision_attention import VisionAttention
     ids=repr,
 )
 def test_nothing_is_read(stage):
-    shapes = {pk.PaddedShare(): (30,), pk.TextFeatures(): (4, 8), pk.InputFeatures(): (8, 30)}
+    shapes = {pk.PaddedShare(): (30,), pk.TextFeatures("input"): (4, 8), pk.InputFeatures(): (8, 30)}
     shapes[pk.TextRows()] = (3, 4, 30)
     needs = {need: torch.zeros(2, *shapes.get(need, (3, 30)), device="meta") for need in stage.needs}
     tokens = pk.TokenBatch.grid(torch.zeros(2, 30, 8, device="meta"), 5, 3, needs)

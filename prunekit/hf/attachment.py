@@ -68,8 +68,18 @@ def attach(
         dict.fromkeys(need for cut in cuts for need in cut.needs),
         features=any(cut.features == "vision" for cut in cuts),
     )
+    if sight is not None and sight.projection is None and any(_merges_before(cut) for cut in cuts):
+        raise UnsupportedModel(
+            f"{type(model).__name__} puts the tiles of an image together behind its projector, so that "
+            "features merged before it cannot be sent through. Merge what the decoder has: at: {layer: 0}."
+        )
     rotary = Rotary.of(decoder) if positions == "repack" else None
     return Attachment(decoder, cuts, Chooser(adapters, model.config, sight), rotary)
+
+
+def _merges_before(cut: Cut) -> bool:
+    """Whether a cut merges what is still to go through the projector."""
+    return cut.merges and cut.features == "vision"
 
 
 class Attachment:

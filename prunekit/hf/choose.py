@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -16,10 +17,11 @@ from prunekit.hf.cut import Cut
 from prunekit.hf.forward import ForwardPass
 from prunekit.hf.grids import Adapter, GenericAdapter, positions_on
 from prunekit.hf.places import Places
-from prunekit.hf.signals import padding_of
+from prunekit.hf.question import Tail
+from prunekit.hf.signals import padding_of, question_features
 from prunekit.hf.slots import gather
 from prunekit.hf.vision import Sight
-from prunekit.tokens import PaddedShare, Selection, TokenBatch
+from prunekit.tokens import PaddedShare, Selection, Sizes, TextFeatures, TokenBatch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +41,11 @@ class Chooser:
     adapters: Sequence[Adapter]
     config: Any
     sight: Sight | None
+
+    @property
+    def tails(self) -> Sequence[Tail]:
+        """What templates of the model are known to put behind a question."""
+        return getattr(self._adapter(), "tails", ())
 
     def __call__(
         self, forward: ForwardPass, cut: Cut, places: Places, states: Float[Tensor, "batch length dim"]
@@ -68,8 +75,13 @@ class Chooser:
         signals = dict(forward.signals.get(cut.layer, {}))
         if forward.seen is not None:
             signals |= {need: value for need, value in forward.seen.signals.items() if need in cut.needs}
+        signals |= {need: value for need, value in forward.entered.items() if need in cut.needs}
         if PaddedShare() in cut.needs:
             signals[PaddedShare()] = padding_of(pictures, forward.grids, places)
+        if TextFeatures() in cut.needs:
+            signals[TextFeatures()] = question_features(states, forward)
+        if Sizes() in cut.needs:
+            signals[Sizes()] = torch.ones(places.present.shape, device=places.index.device)
         features = forward.seen.features if forward.seen and cut.features == "vision" else None
         if features is None:
             features = gather(states, left.index, -2).to(left.index.device)

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from prunekit.errors import TokenError
 from prunekit.hf.grids import Grid
 from prunekit.hf.pictures import Pictures
 from prunekit.hf.places import Places
+from prunekit.hf.question import Template, question_columns
 from prunekit.hf.slots import Slots
 from prunekit.tokens import Selection, Signal
 
@@ -64,7 +65,10 @@ class ForwardPass:
         visual: Where among them visual tokens stand.
         places: The same in the shape of a `TokenBatch`; None where there are none to choose from.
         stream: What of them enters the next layer.
+        template: What is known of the text around the question.
+        ids: The new token ids; None where embeddings were given.
         signals: For each cut what was captured for it.
+        entered: What was captured of the tokens as they entered the language model.
         grids: How the visual tokens lie, for each row that is told of, once that was asked for.
         seen: What the vision tower showed of them, once that was asked for.
         plans: For each cut what the layers from it on are given instead; none where that is what they are
@@ -80,13 +84,17 @@ class ForwardPass:
     visual: Bool[Tensor, "batch length"]
     places: Places | None
     stream: Stream
+    template: Template
+    ids: Int[Tensor, "batch length"] | None
     signals: dict[int, dict[Signal, Tensor]] = field(default_factory=dict[int, dict[Signal, Tensor]])
+    entered: dict[Signal, Tensor] = field(default_factory=dict[Signal, Tensor])
     grids: Sequence[Sequence[Grid]] | None = None
     seen: Seen | None = None
     plans: dict[int, Plan] = field(default_factory=dict[int, "Plan"])
     selections: dict[int, Selection] = field(default_factory=dict[int, Selection])
     started: float = 0.0
     select_ms: float = 0.0
+    _question: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def beginning(
@@ -94,6 +102,7 @@ class ForwardPass:
         inputs: Mapping[str, Any],
         visual: Bool[Tensor, "batch length"] | None,
         asked: Mapping[str, Any] | None,
+        template: Template,
         *,
         choosing: bool = True,
     ) -> ForwardPass:
@@ -103,6 +112,7 @@ class ForwardPass:
             inputs: The arguments of the forward, by name.
             visual: Where visual tokens may stand; None where there are none.
             asked: The arguments of the `generate` it belongs to; None outside of one.
+            template: What is known of the text around a question.
             choosing: Whether it is still to be decided what goes on.
 
         Raises:
@@ -116,7 +126,7 @@ class ForwardPass:
         visual = torch.zeros_like(real) if visual is None else visual & real
         places = Places.of(visual) if seen else None
         pictures = Pictures.of(inputs, asked, len(real))
-        return cls(pictures, past, real, visual, places, Stream(real, visual, places))
+        return cls(pictures, past, real, visual, places, Stream(real, visual, places), template, ids)
 
     @property
     def batch(self) -> int:
@@ -132,6 +142,13 @@ class ForwardPass:
     def plan(self) -> Plan | None:
         """What the layers from the newest cut on are given; None leaves them as they are."""
         return next(reversed(self.plans.values()), None)
+
+    def question(self) -> tuple[Int[Tensor, "batch texts"], Bool[Tensor, "batch texts"]]:
+        """Where each row's question stands among the tokens that enter the next layer, and which count."""
+        if self._question is None:
+            self._question = question_columns(self.template, self.ids, self.visual, self.real)
+        (columns, counted), slots = self._question, self.stream.slots
+        return columns if slots is None else slots.slots_of(columns, self.length), counted
 
     def narrow(self, slots: Slots, keep: Keep) -> None:
         """Lets these columns alone go on."""

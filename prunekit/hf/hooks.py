@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from prunekit.hf import deepstack
 from prunekit.hf.capture import Tap
-from prunekit.hf.cut import Cut
+from prunekit.hf.cut import Cut, InLayer
 from prunekit.hf.decoder import Decoder, refuse_generation
 from prunekit.hf.forward import Arguments, ForwardPass
 from prunekit.hf.override import override
 from prunekit.hf.pruner import Pruner
 from prunekit.hf.pruning import Pruning
 from prunekit.kernels.attention import Attending
-from prunekit.tokens import TextAttention
+from prunekit.tokens import InputFeatures, TextFeatures
 
 
 class Hooks:
@@ -44,18 +44,21 @@ class Hooks:
             model.register_forward_hook(self._end, always_call=True),
             module.register_forward_hook(self._lengthen),
         ]
+        if self._pruner.needs & {InputFeatures(), TextFeatures("input")}:
+            first = self._decoder.layers[0]
+            handles.append(first.register_forward_pre_hook(self._note, with_kwargs=True))
         for number, layer in self._decoder.pruned:
             before = functools.partial(self._before, number)
             handles.append(layer.register_forward_pre_hook(before, with_kwargs=True))
         for handle in handles:
             stack.callback(handle.remove)
         for cut in self._cuts:
-            self._tap(stack, cut, cut.layer - 1, cut.text_attention("previous"))
-            self._tap(stack, cut, cut.layer, cut.text_attention("same"))
+            self._tap(stack, cut, cut.layer - 1, cut.seen_in("previous"))
+            self._tap(stack, cut, cut.layer, cut.seen_in("same"))
         override(stack, model, "generate", self._generate)
         override(stack, module, deepstack.METHOD, self._deepstack)
 
-    def _tap(self, stack: ExitStack, cut: Cut, number: int, signals: list[TextAttention]) -> None:
+    def _tap(self, stack: ExitStack, cut: Cut, number: int, signals: list[InLayer]) -> None:
         if signals:
             attention: Any = self._decoder.layers[number].self_attn
             tap = Tap(attention, functools.partial(self._see, cut, signals))
@@ -117,8 +120,12 @@ class Hooks:
 
     # On the layers
 
-    def _see(self, cut: Cut, signals: list[TextAttention], attending: Attending) -> None:
+    def _see(self, cut: Cut, signals: list[InLayer], attending: Attending) -> None:
         self._pruner.see(self._forward, cut, signals, attending)
+
+    def _note(self, layer: nn.Module, given: tuple[Any, ...], named: Arguments) -> None:
+        if self._forward is not None:
+            self._pruner.note_inputs(self._forward, _by_name(layer, given, named)["hidden_states"])
 
     def _before(
         self, number: int, layer: nn.Module, given: tuple[Any, ...], named: Arguments

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from prunekit.hf.slots import Slots
@@ -74,6 +74,20 @@ class Places:
         lead = (slice(None), *(None,) * (values.ndim - 2))
         index = self.index[lead].expand(*values.shape[:-1], -1)
         return values.gather(-1, index).masked_fill(~self.present[lead], 0)
+
+    def put(
+        self,
+        states: Float[Tensor, "batch length dim"],
+        values: Float[Tensor, "batch tokens dim"],
+        where: Bool[Tensor, "batch tokens"],
+    ) -> Float[Tensor, "batch length dim"]:
+        """The states with those of some present tokens replaced."""
+        batch, length, dim = states.shape
+        own = where & self.present
+        index = self.index.masked_fill(~own, length).to(states.device)  # what is not put lands behind
+        wider = torch.cat([states, states.new_zeros(batch, 1, dim)], 1)
+        index = index[..., None].expand(-1, -1, dim)
+        return wider.scatter(1, index, values.to(states))[:, :length]
 
     def mark(self, chosen: Bool[Tensor, "batch tokens"], length: int) -> Bool[Tensor, "batch length"]:
         """A mask over the columns that is True where a chosen visual token stands."""

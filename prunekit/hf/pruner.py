@@ -6,28 +6,29 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import Cache
 
-from prunekit.errors import PrunekitError, UnsupportedModel
+from prunekit.errors import PrunekitError, TokenError, UnsupportedModel
 from prunekit.hf.capture import Captured
 from prunekit.hf.choose import Chooser
 from prunekit.hf.clock import now
-from prunekit.hf.cut import Cut
+from prunekit.hf.cut import Cut, InLayer
 from prunekit.hf.decoder import Decoder, refuse_cache, refuse_changes, refuse_inputs
 from prunekit.hf.flops import Prompt
 from prunekit.hf.forward import Arguments, ForwardPass, Keep
 from prunekit.hf.glance import Glance
 from prunekit.hf.ledger import Held, Ledger
 from prunekit.hf.plan import Plan
+from prunekit.hf.question import Template
 from prunekit.hf.report import Prefill
 from prunekit.hf.rotary import Rotary
-from prunekit.hf.signals import attention_to_visual, prompt_queries
-from prunekit.hf.slots import Slots
+from prunekit.hf.signals import prompt_queries, question_features, seen_in_layer
+from prunekit.hf.slots import Slots, gather
 from prunekit.hf.visual import visual_tokens
 from prunekit.kernels.attention import Attending
-from prunekit.tokens import TextAttention
+from prunekit.tokens import InputFeatures, Selection, TextFeatures
 
 
 class Pruner:
@@ -36,6 +37,7 @@ class Pruner:
     Attributes:
         asked: The arguments of the `generate` that passes belong to; None outside of one. It may run without
             a cache; then what it keeps of its prompt is decided in its first pass.
+        needs: The signals of all cuts.
     """
 
     def __init__(
@@ -44,7 +46,9 @@ class Pruner:
         self.asked: Mapping[str, Any] | None = None
         self._decoder = decoder
         self._cuts = {cut.layer: cut for cut in cuts}
+        self.needs = frozenset(need for cut in cuts for need in cut.needs)
         self._chooser = chooser
+        self._template = Template.of(decoder.model, chooser.tails)
         self._rotary = rotary
         self._marked: Tensor | None = None
         self._probing: Cut | None = None
@@ -62,7 +66,7 @@ class Pruner:
         refuse_inputs(inputs)
         visual = visual_tokens(self._decoder, inputs, self._marked)
         self._marked = None
-        forward = ForwardPass.beginning(inputs, visual, self.asked, choosing=not self._frozen)
+        forward = ForwardPass.beginning(inputs, visual, self.asked, self._template, choosing=not self._frozen)
         ledger = Ledger.of(inputs.get("past_key_values"))
         if ledger is not None:
             ledger.check(self._decoder.cuts, forward.past)
@@ -78,7 +82,7 @@ class Pruner:
         self,
         forward: ForwardPass | None,
         cut: Cut,
-        signals: Sequence[TextAttention],
+        signals: Sequence[InLayer],
         attending: Attending,
     ) -> None:
         """Notes the attention of a layer tapped for a cut, if this is the pass and the moment for it.
@@ -93,9 +97,20 @@ class Pruner:
         seen = forward.signals.setdefault(cut.layer, {})
         with torch.no_grad():
             for signal in signals:
-                seen[signal] = attention_to_visual(signal, attending, forward.stream, places)
+                seen[signal] = seen_in_layer(signal, attending, forward, places)
         if self._probing is cut:
             raise Captured
+
+    def note_inputs(self, forward: ForwardPass, states: Float[Tensor, "batch length dim"]) -> None:
+        """Notes what enters the language model, of the tokens that it is asked for."""
+        if forward.places is None:
+            return
+        if InputFeatures() in self.needs:
+            features = gather(states.detach(), forward.places.index, -2).to(forward.places.index.device)
+            present = forward.places.present[..., None]
+            forward.entered[InputFeatures()] = features.masked_fill(~present, 0).mT
+        if TextFeatures("input") in self.needs:
+            forward.entered[TextFeatures("input")] = question_features(states, forward)
 
     def cut(self, forward: ForwardPass, number: int, layer: nn.Module, named: Arguments) -> None:
         """Decides what goes on into a pruning layer, and what the layers from it on are given.
@@ -108,9 +123,9 @@ class Pruner:
         """
         cut, cache = self._cuts[number], named.get("past_key_values")
         refuse_cache(cache)
-        if forward.places is not None and cut.text_attention("same"):
+        if forward.places is not None and cut.seen_in("same"):
             self._probe(forward, cut, layer, named)
-        keep = self._keep(forward, cut, named["hidden_states"], cache)
+        keep = self._keep(forward, cut, named, cache)
         slots = None if keep is None else Slots.keeping(keep, forward.real)
         if slots is None and not forward.plans and Ledger.of(cache) is None:
             return
@@ -170,8 +185,8 @@ class Pruner:
         finally:
             self._probing = None
 
-    def _keep(self, forward: ForwardPass, cut: Cut, states: Tensor, cache: Cache | None) -> Keep | None:
-        """Which of the new columns go on; None for all of them."""
+    def _keep(self, forward: ForwardPass, cut: Cut, named: Arguments, cache: Cache | None) -> Keep | None:
+        """Which of the new columns go on; None for all of them. Merged features go on in the states."""
         frozen = self._frozen.get(cut.layer)
         if frozen is not None:
             later = forward.length - frozen.shape[1]
@@ -179,8 +194,11 @@ class Pruner:
         if forward.places is None:
             return None
         _refuse_unseen(forward, cut)
+        states: Tensor = named["hidden_states"]
         start = now(states.device)
         selection = self._chooser(forward, cut, forward.places, states)
+        if cut.merges:
+            named["hidden_states"] = self._merged(forward, cut, states, selection)
         forward.selections[cut.layer] = selection
         forward.select_ms += 1e3 * (now(states.device) - start)
         keep = ~forward.visual | forward.places.mark(selection.kept, forward.length)
@@ -189,13 +207,24 @@ class Pruner:
             self._frozen[cut.layer] = keep
         return keep
 
+    def _merged(self, forward: ForwardPass, cut: Cut, states: Tensor, selection: Selection) -> Tensor:
+        """The states with what the kept tokens were merged into in their places."""
+        values, places = selection.merged, forward.stream.places
+        if values is None or places is None:
+            raise TokenError("A cut that merges has a selection with merged features.")
+        sight = self._chooser.sight
+        if cut.features == "vision" and sight is not None and sight.projection is not None:
+            with torch.no_grad():
+                values = sight.projection(values.to(sight.dtype))
+        return places.put(states, values, selection.kept)
+
 
 def _refuse_unseen(forward: ForwardPass, cut: Cut) -> None:
     for need in cut.needs:
-        if isinstance(need, TextAttention) and need not in forward.signals.get(cut.layer, {}):
+        if isinstance(need, InLayer) and need not in forward.signals.get(cut.layer, {}):
             raise UnsupportedModel(
                 f"The attention that {need} asks for did not pass through transformers' attention "
-                "interface. Use a pipeline without TextAttention for this model."
+                "interface. Use a pipeline without it for this model."
             )
 
 

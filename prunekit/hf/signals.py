@@ -1,24 +1,46 @@
-"""What stages asked to have captured, as values over the visual tokens."""
+"""What stages asked to have captured, as values over the visual tokens, or over those of the question."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from prunekit.errors import PrunekitError, UnsupportedModel
-from prunekit.hf.forward import Stream
+from prunekit.hf.cut import InLayer
+from prunekit.hf.forward import ForwardPass
 from prunekit.hf.grids import Grid, plane_grids
 from prunekit.hf.padding import padded_shares
 from prunekit.hf.pictures import Pictures
 from prunekit.hf.places import Places
-from prunekit.kernels.attention import Attending, mean_attention
-from prunekit.tokens import PaddedShare, Signal, TextAttention, VisionAttention, VisionKeys
+from prunekit.hf.slots import gather
+from prunekit.kernels.attention import Attending, attention_rows, mean_attention
+from prunekit.tokens import (
+    InputFeatures,
+    Keys,
+    PaddedShare,
+    Signal,
+    Sizes,
+    TextAttention,
+    TextFeatures,
+    TextKeys,
+    TextRows,
+    VisionAttention,
+    VisionKeys,
+)
 
-CAPTURED = (TextAttention, PaddedShare, VisionAttention, VisionKeys)
+CAPTURED = (
+    *get_args(InLayer),
+    InputFeatures,
+    PaddedShare,
+    Sizes,
+    TextFeatures,
+    VisionAttention,
+    VisionKeys,
+)
 """The kinds of signals that can be had from a transformers model."""
 
 
@@ -36,30 +58,54 @@ def refuse_unknown(needs: Collection[Signal]) -> None:
             )
 
 
-def attention_to_visual(
-    signal: TextAttention, attending: Attending, stream: Stream, places: Places
-) -> Float[Tensor, "batch heads tokens"]:
-    """The attention that the prompt's text pays to each visual token, in [0, 1]; 0 where there is none.
+def seen_in_layer(signal: InLayer, attending: Attending, forward: ForwardPass, places: Places) -> Tensor:
+    """What an attending layer shows of the visual tokens, or of the question; 0 where there is none.
 
     Args:
-        signal: Which text, and how.
+        signal: What of it.
         attending: What the attention module computes.
-        stream: The tokens it computes it for.
+        forward: The pass, with the tokens that enter the layer.
         places: Where the visual ones stand among them.
 
     Raises:
         PrunekitError: The attention is not finite.
     """
-    queries, counted = prompt_queries(signal.query, stream.visual, stream.real)
-    device = attending.query.device
-    mean = mean_attention(attending, queries.to(device), counted.to(device))
-    values = places.pick(mean[..., -stream.length :].to(queries.device))
-    if not bool(values.isfinite().all()):
+    length, device = forward.stream.length, places.index.device
+    match signal:
+        case Keys():
+            keys = attending.key[..., -length:, :].mT.to(device)
+            return places.pick(keys)
+        case TextKeys():
+            columns, counted = forward.question()
+            keys = attending.key[..., -length:, :].transpose(1, 2).flatten(2).to(device)
+            return gather(keys, columns, 1).masked_fill(~counted[..., None], 0)
+        case TextRows():
+            columns, counted = forward.question()
+            rows = attention_rows(attending, columns.to(attending.query.device)).to(device)
+            paid = rows.masked_fill(~counted[:, None, :, None], 0)
+        case TextAttention():
+            queries, counted = prompt_queries(signal.query, forward.stream.visual, forward.stream.real)
+            there = attending.query.device
+            paid = mean_attention(attending, queries.to(there), counted.to(there)).to(device)
+    return _finite(places.pick(paid[..., -length:]), signal)
+
+
+def _finite(attention: Tensor, signal: Signal) -> Tensor:
+    if not bool(attention.isfinite().all()):
         raise PrunekitError(
             f"The model's attention is not finite, so {signal} says nothing. Its activations overflow: "
             "run it in bfloat16 or float32."
         )
-    return values
+    return attention
+
+
+def question_features(
+    states: Float[Tensor, "batch length dim"], forward: ForwardPass
+) -> Float[Tensor, "batch texts dim"]:
+    """The states of the question's tokens; rows of zeros where there is none."""
+    columns, counted = forward.question()
+    picked = gather(states.detach(), columns, -2).to(columns.device)
+    return picked.masked_fill(~counted[..., None], 0)
 
 
 def prompt_queries(

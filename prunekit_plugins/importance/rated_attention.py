@@ -39,10 +39,10 @@ class RatedAttention(ImportanceScorer):
 
     @property
     def needs(self) -> frozenset[Signal]:
-        return frozenset({TextRows(self.layer), TextFeatures(), InputFeatures()})
+        return frozenset({TextRows(self.layer), TextFeatures("input"), InputFeatures()})
 
     def __call__(self, tokens: TokenBatch) -> Scores:
-        text = tokens.signal(TextFeatures())
+        text = tokens.signal(TextFeatures("input"))
         visual = tokens.signal(InputFeatures()).mT
         rating = raters(visual, text, tokens.present, (text != 0).any(-1))
         attention = tokens.signal(TextRows(self.layer)).float().mean(1)

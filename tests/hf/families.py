@@ -101,9 +101,9 @@ def ready(model: Any, implementation: str) -> Any:
     return model
 
 
-def llava(implementation: str, rows: Sequence[Sequence[int]] = ((16, 16), (16,))) -> Case:
+def llava(implementation: str, rows: Sequence[Sequence[int]] = ((16, 16), (16,)), **vision: Any) -> Case:
     config = hf.LlavaConfig(
-        vision_config=vision_config(hf.CLIPVisionConfig),
+        vision_config=vision_config(hf.CLIPVisionConfig, **vision),
         text_config=text_config(hf.LlamaConfig),
         image_token_index=IMAGE,
         image_seq_length=16,

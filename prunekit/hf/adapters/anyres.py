@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from prunekit.hf.adapters.family import Family, Layout, image_sizes
+from prunekit.hf.adapters.family import MISTRAL, VICUNA, Family, Layout, image_sizes
 from prunekit.hf.grids import Grid, Picture
 
 NEWLINE = Grid(1, 1)
@@ -77,11 +77,12 @@ def _shrunk(rows: int, columns: int, config: Any) -> tuple[int, int]:
     return (int(rows // ratio), int(columns // ratio)) if ratio > 1.1 else (rows, columns)
 
 
-LLAVA_NEXT = Family(frozenset({"llava_next"}), next_images)
+LLAVA_NEXT = Family(frozenset({"llava_next"}), next_images, tails=(VICUNA, MISTRAL))
 LLAVA_NEXT_VIDEO = Family(
     frozenset({"llava_next_video"}),
     next_images,
     pooled_videos(lambda side, config: side // config.spatial_pool_stride),
+    tails=(VICUNA, MISTRAL),
 )
 LLAVA_ONEVISION = Family(
     frozenset({"llava_onevision"}),

@@ -9,6 +9,16 @@ from typing import Any
 import torch
 
 from prunekit.hf.grids import GenericAdapter, Grid, Picture, Runs, deal
+from prunekit.hf.question import Tail
+
+VICUNA: Tail = (319, 1799, 9047, 13566, 29901)
+""" ASSISTANT: by the tokenizer of Llama and Llama 2."""
+
+MISTRAL: Tail = (733, 28748, 16289, 28793)
+""" [/INST] by the tokenizer of Mistral 7B."""
+
+TEKKEN: Tail = (4,)
+"""[/INST] by the tokenizer of later models of Mistral, a token of its own."""
 
 Layout = Callable[[Mapping[str, Any], Any], Iterable[Picture]]
 """From the arguments of a forward and the configuration to the pictures of the prompt, in order.
@@ -37,11 +47,13 @@ class Family:
         names: The `model_type` of its models, or of their vision tower.
         images: How its images lie.
         videos: How its videos lie, where they have tokens of their own.
+        tails: What its templates put behind a question, by token ids, where no end of a turn does.
     """
 
     names: frozenset[str]
     images: Layout
     videos: Layout = nothing
+    tails: Sequence[Tail] = ()
 
     def fits(self, config: Any) -> bool:
         """Whether the model, or its vision tower, is of this family."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from prunekit.hf.adapters.family import Family, image_sizes
+from prunekit.hf.adapters.family import TEKKEN, Family, image_sizes
 from prunekit.hf.grids import Grid, Picture
 
 
@@ -18,4 +18,4 @@ def sized(inputs: Mapping[str, Any], config: Any) -> Iterable[Picture]:
     return [(Grid(height // step, width // step),) for height, width in image_sizes(inputs)]
 
 
-PIXTRAL = Family(frozenset({"pixtral"}), sized)
+PIXTRAL = Family(frozenset({"pixtral"}), sized, tails=(TEKKEN,))

@@ -12,7 +12,7 @@ from itertools import repeat
 from math import isqrt
 from typing import Any
 
-from prunekit.hf.adapters.family import Family, Layout
+from prunekit.hf.adapters.family import VICUNA, Family, Layout
 from prunekit.hf.grids import Grid, Picture
 
 
@@ -50,7 +50,8 @@ def _pooled(config: Any) -> int:
 
 
 SQUARES = (
-    Family(frozenset({"llava", "vipllava", "paligemma", "janus"}), squares(lambda config: 1)),
+    Family(frozenset({"llava", "vipllava"}), squares(lambda config: 1), tails=(VICUNA,)),
+    Family(frozenset({"paligemma", "janus"}), squares(lambda config: 1)),
     Family(frozenset({"internvl"}), squares(lambda config: round(1 / config.downsample_ratio))),
     Family(frozenset({"idefics3", "smolvlm"}), squares(lambda config: config.scale_factor)),
     Family(frozenset({"aya_vision", "cohere2_vision"}), squares(lambda config: config.downsample_factor)),

@@ -84,6 +84,11 @@ class Sight:
             return None
         return functools.partial(self._neck.projection, self._base)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the projector."""
+        return next(self._base.get_submodule(self._neck.path).parameters()).dtype
+
     def install(self, stack: ExitStack) -> None:
         """Puts taps, hook and overrides on the model, and on the stack how to take them off."""
         stack.callback(self._noted.clear)

@@ -150,7 +150,11 @@ def sparsevlm(case: Case) -> Given:
     visual, text, attention, hidden = (
         case.inputs[name].float()[None] for name in ("visual", "text", "attention", "hidden_after")
     )
-    signals: dict[Signal, Tensor] = {TextRows(): attention, TextFeatures(): text, InputFeatures(): visual.mT}
+    signals: dict[Signal, Tensor] = {
+        TextRows(): attention,
+        TextFeatures("input"): text,
+        InputFeatures(): visual.mT,
+    }
     tokens = _tokens(hidden[0], signals)
     pipeline = load("sparsevlm")
     keep = min(case.params["keep_table"], hidden.shape[1] - 1)
