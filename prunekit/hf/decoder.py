@@ -79,6 +79,9 @@ def find_decoder(model: nn.Module, cuts: Sequence[int]) -> Decoder:
             f"{type(model).__name__} has no visual tokens: its config names no image_token_id."
         )
     module: Any = model.get_decoder()
+    module = (
+        module if hasattr(module, "layers") else getattr(module, "model", module)
+    )  # Llama 4: with its head
     layers = getattr(module, "layers", None)
     if not isinstance(layers, nn.ModuleList):
         raise UnsupportedModel(
@@ -106,6 +109,21 @@ def refuse_changes(decoder: Decoder) -> None:
         raise UnsupportedModel(
             "Gradient checkpointing runs layers a second time, outside of the forward pass that knows which "
             "tokens they have. Switch it off: model.gradient_checkpointing_disable()."
+        )
+
+
+def refuse_length(decoder: Decoder, length: int) -> None:
+    """Refuses sequences so long that layers without positions scale attention by where its query stands.
+
+    Raises:
+        UnsupportedModel: There are such layers, and they would go by places among the tokens that are left.
+    """
+    attentions: Any = [layer.self_attn for _, layer in decoder.pruned]
+    scaled = [part.floor_scale for part in attentions if getattr(part, "attn_temperature_tuning", None)]
+    if scaled and length >= min(scaled):
+        raise UnsupportedModel(
+            f"From {min(scaled):g} tokens on this model scales attention by how many come before, and would "
+            "count those alone that are left. Ask for less at once."
         )
 
 

@@ -19,6 +19,10 @@ class Glance:
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
 
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """The length that the cache tells."""
+        return self._cache.get_seq_length(layer_idx)
+
     def update(
         self, key_states: New, value_states: New, layer_idx: int, *_rest: Any, **_more: Any
     ) -> tuple[All, All]:

@@ -136,6 +136,8 @@ class Plan:
             return given[-slots.source.shape[1] :]
         if name == "position_ids":
             return self._once(name, given, lambda: gather(given, slots.source, -1, -2))
+        if isinstance(given, Tensor):  # complex numbers, sine and cosine in one
+            return self._once(name, given, lambda: gather(given, slots.source, -2, -3))
         return self._once(name, given, lambda: tuple(gather(part, slots.source, -2, -3) for part in given))
 
     def _closed_up(self, layer: int, rotary: Rotary, given: Arguments) -> Arguments:

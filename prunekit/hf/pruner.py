@@ -15,7 +15,7 @@ from prunekit.hf.capture import Captured
 from prunekit.hf.choose import Chooser
 from prunekit.hf.clock import now
 from prunekit.hf.cut import Cut, InLayer
-from prunekit.hf.decoder import Decoder, refuse_cache, refuse_changes, refuse_inputs
+from prunekit.hf.decoder import Decoder, refuse_cache, refuse_changes, refuse_inputs, refuse_length
 from prunekit.hf.flops import Prompt
 from prunekit.hf.forward import Arguments, ForwardPass, Keep
 from prunekit.hf.glance import Glance
@@ -70,6 +70,7 @@ class Pruner:
         ledger = Ledger.of(inputs.get("past_key_values"))
         if ledger is not None:
             ledger.check(self._decoder.cuts, forward.past)
+        refuse_length(self._decoder, forward.past + forward.length)
         if forward.places is not None:
             forward.started = now(forward.real.device)
         return forward

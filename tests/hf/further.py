@@ -42,6 +42,25 @@ def aria(implementation: str) -> Case:
     return _squares(hf.AriaForConditionalGeneration(config), implementation)
 
 
+def llama4(implementation: str) -> Case:
+    sizes = {"hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    merged = {"vision_output_dim": 64, "projector_input_dim": 64, "projector_output_dim": 64}
+    config = hf.Llama4Config(
+        vision_config=sizes | merged | {"image_size": 32, "patch_size": 4, "pixel_shuffle_ratio": 0.5},
+        text_config=text_config(
+            intermediate_size_mlp=96,
+            head_dim=16,
+            num_local_experts=2,
+            interleave_moe_layer_step=2,
+            attention_chunk_size=64,
+        ),
+        image_token_index=IMAGE,
+        boi_token_index=START,
+        eoi_token_index=END,
+    )
+    return _squares(hf.Llama4ForConditionalGeneration(config), implementation)
+
+
 def idefics2(implementation: str) -> Case:
     perceiver = {"hidden_size": 64, "resampler_n_latents": 16, "resampler_depth": 1, "resampler_n_heads": 4}
     config = hf.Idefics2Config(
@@ -177,6 +196,7 @@ FURTHER: dict[str, Callable[[str], Case]] = {
     family.__name__: family
     for family in (
         aria,
+        llama4,
         idefics2,
         deepseek_vl,
         got_ocr2,

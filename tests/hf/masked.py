@@ -39,6 +39,7 @@ def masked(model: Any, dropped: Tensor, layer: int, *, repack: bool = False) -> 
     """An eager twin of the model that does not see the dropped columns from `layer` on."""
     twin = eager_twin(model)
     decoder = twin.get_decoder()
+    decoder = decoder if hasattr(decoder, "layers") else decoder.model
 
     def hide(number: int, module: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
         mask = named["attention_mask"]

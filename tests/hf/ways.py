@@ -143,9 +143,10 @@ def follow(model: Any, turn: Inputs, told: Inputs, past_key_values: Any) -> Tens
     count = turn["input_ids"].shape[1] - past_key_values.get_seq_length()
     new = {name: value[:, -count:] if name in TEXT else value for name, value in turn.items()}
     new["attention_mask"] = turn["attention_mask"]
-    if hasattr(model.model, "get_rope_index"):  # the positions of a turn depend on the images before it
-        wanted = inspect.signature(model.model.get_rope_index).parameters
-        positions, _ = model.model.get_rope_index(**{key: told[key] for key in told if key in wanted})
+    body = getattr(model, "model", model)
+    if hasattr(body, "get_rope_index"):  # the positions of a turn depend on the images before it
+        wanted = inspect.signature(body.get_rope_index).parameters
+        positions, _ = body.get_rope_index(**{key: told[key] for key in told if key in wanted})
         new["position_ids"] = positions[..., -count:]
     return model(**new, past_key_values=past_key_values).logits
 
