@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args, get_origin
 
@@ -20,10 +21,15 @@ if TYPE_CHECKING:
     from PIL import Image
     from pydantic.fields import FieldInfo
 
+    from prunekit.card import Card
+    from prunekit.testing.golden import CaseOutcome
+
 DOCS = Path(__file__).parent
 REFERENCE = DOCS / "reference"
 PICTURES = DOCS / "pictures"
 VERDICTS = {"holds": "✓", "refused": "no", "missing": "–"}
+README = DOCS.parent / "README.md"
+GOLDEN = DOCS.parent / "tests" / "golden" / "data"
 MATRIX = DOCS.parent / "tests" / "hf" / "matrix.yaml"
 COLUMNS = 80
 PICTURE_WIDTH = 1000
@@ -69,6 +75,20 @@ KIND_PAGES = {
 }
 """For each kind its page, the title, and what it says first."""
 
+METHODS = """How many tokens are kept is known before anything runs, for every method: it is the budget's to
+say, a count or a share, and no picture changes it. All that a card says is derived from the stages of the
+pipeline or measured, but for its first sentence and for where it differs.
+
+- *needs*: what is captured from the model beside the features of tokens where it prunes.
+- *goes by*: what it asks of where tokens stand. Methods that go by tiles or frames are for videos.
+- *depends on the question*: where it does not, what was computed of an image holds for the next question
+  about it, and a prefix cache is of use.
+- *pairs compared*: how many of the pairs of N tokens it may look at, of which it keeps n. On an accelerator,
+  and where more than one token in ten is taken, all pairs are multiplied out at once, which is faster there.
+- *golden cases*: of so many cases, how many come out as the official implementation gave them;
+  `prunekit golden tests/golden/data` runs them. A pipeline without any has no official data here.
+"""
+
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 STYLES = re.compile(r"\x1b\[[0-9;]*m")
 END_OF_SCALAR = "\n...\n"
@@ -78,8 +98,8 @@ def pages() -> dict[Path, str]:
     """Every page made from code, with its text."""
     found = {f"{file}.md": kind_page(kind) for kind, (file, _, _) in KIND_PAGES.items()}
     found |= {"pipeline.md": pipeline_page(), "pipelines.md": pipelines_page(), "cli.md": command_line_page()}
-    found["compatibility.md"] = compatibility_page()
-    return {REFERENCE / name: text for name, text in found.items()}
+    found |= {"compatibility.md": compatibility_page(), "methods.md": methods_page()}
+    return {README: readme(), **{REFERENCE / name: text for name, text in found.items()}}
 
 
 def kind_page(kind: str) -> str:
@@ -109,6 +129,7 @@ def pipeline_page() -> str:
         "files.with_settings",
         "schema.json_schema",
         "calibration.calibrate",
+        "card.Card",
     )
     lines = [
         "# Pipeline and files",
@@ -116,7 +137,8 @@ def pipeline_page() -> str:
         "A pipeline as a value, and as a YAML file.",
         "## Blocks",
         "The top-level blocks of a file are the fields of `Pipeline`. A file may also have `extends`: the "
-        "pipeline, by name or file, whose blocks hold where it gives none.",
+        "pipeline, by name or file, whose blocks hold where it gives none; not `summary` and `differs`, "
+        "which speak of one pipeline alone.",
         field_table(Pipeline),
         "The fields of `at`, for which the word `vision` stands for `{layer: 0, features: vision}`:",
         field_table(At),
@@ -243,12 +265,113 @@ def pipelines_page() -> str:
     for entry in installed().pipelines:
         if not _ours(entry.origin.file):
             continue
-        cites = load(entry.name).cites
-        links = [f"[{each}](https://arxiv.org/abs/{each.removeprefix('arXiv:')})" for each in cites]
-        told = [f"After {', '.join(links)}."] if links else []
+        told = [f"{load(entry.name).summary} What it asks for: [its card](methods.md#{entry.name})."]
         file = entry.origin.file.resolve().relative_to(root).as_posix()
         lines += [f"## {entry.name}", *told, f'```yaml\n--8<-- "{file}"\n```']
     return "\n\n".join(lines) + "\n"
+
+
+def methods_page() -> str:
+    """The page of methods: all of them in a table, then a card each."""
+    lines = ["# Methods", NOTE, METHODS.strip()]
+    head = ["method", "needs", "question", "prunes", "pairs", "golden cases"]
+    for family, cards in _families():
+        rows = [
+            [
+                f"[{name}](#{name})",
+                "<br>".join(card.needs) or "–",
+                card.facts.get("depends on the question", "–"),
+                card.prunes.replace("; ", "<br>"),
+                card.compares.rpartition(": ")[2],
+                _golden_cases(name) or "–",
+            ]
+            for name, card in cards
+        ]
+        lines += [f"**{family.capitalize()}**", _table(head, rows)]
+    for family, cards in _families():
+        lines += [f"## {family.capitalize()}", *(_card(name, card) for name, card in cards)]
+    return "\n\n".join(lines) + "\n"
+
+
+def _card(name: str, card: Card) -> str:
+    """The card of a method."""
+    from prunekit.cli.show import flow
+
+    held = card.pipeline
+    facts = {
+        "papers": ", ".join(map(_link, held.cites)) or "none",
+        **card.facts,
+        "golden cases": _golden_cases(name) or "no official data",
+        "file": f"[{name}](pipelines.md#{name})",
+    }
+    told = [f"### {name}", held.summary, _table(["", ""], [[*fact] for fact in facts.items()])]
+    if held.differs:
+        told += ["Where it differs:", "\n".join(f"- {each}" for each in held.differs)]
+    return "\n\n".join([*told, f"```text\n{flow(held)}\n```"])
+
+
+def _families() -> list[tuple[str, list[tuple[str, Card]]]]:
+    """The cards of the pipelines that come with prunekit, by family."""
+    from prunekit.card import Card
+    from prunekit.cli.list import by_family
+    from prunekit.files import load
+    from prunekit.registry import installed
+
+    ours = [entry for entry in installed().pipelines if _ours(entry.origin.file)]
+    return [
+        (family, [(entry.name, card) for entry, card in cards])
+        for family, cards in by_family({entry: Card(load(entry.name)) for entry in ours})
+    ]
+
+
+def _golden_cases(name: str) -> str:
+    """How many of the golden cases of a pipeline come out right, of how many; nothing where it has none."""
+    cases = _outcomes().get(name, [])
+    return f"{sum(case.passed for case in cases)}/{len(cases)}" if cases else ""
+
+
+@cache
+def _outcomes() -> dict[str, list[CaseOutcome]]:
+    """The golden cases, run once."""
+    from prunekit.testing.golden import by_pipeline, read
+
+    return by_pipeline(read(GOLDEN))
+
+
+def _link(paper: str) -> str:
+    return f"[{paper}](https://arxiv.org/abs/{paper.removeprefix('arXiv:')})"
+
+
+def readme() -> str:
+    """The README with its tables made anew."""
+    from prunekit.registry import installed
+
+    stages = [
+        [
+            kind,
+            ", ".join(
+                f"`{entry.name}`"
+                for entry in installed().stages
+                if entry.kind == kind and _ours(entry.origin.file)
+            ),
+        ]
+        for kind in KIND_PAGES
+    ]
+    methods = [
+        [f"`{name}`", family, ", ".join(map(_link, card.pipeline.cites)) or "–", _golden_cases(name) or "–"]
+        for family, cards in _families()
+        for name, card in cards
+    ]
+    tables = {
+        "stages": _table(["kind", "stages"], stages),
+        "methods": _table(["method", "family", "papers", "golden cases"], methods),
+    }
+    text = README.read_text(encoding="utf-8")
+    for name, table in tables.items():
+        start, end = f"<!-- {name}: written by docs/generate.py -->\n", "\n<!-- until here -->"
+        before, after = text.split(start)
+        text = f"{before}{start}\n{table}\n{after[after.index(end) :]}"
+    return text
 
 
 def compatibility_page() -> str:

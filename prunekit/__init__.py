@@ -30,9 +30,11 @@ from prunekit.stages import (
     GraphBuilder,
     ImportanceScorer,
     Merger,
+    Pairs,
     Selector,
     Site,
     Stage,
+    Where,
 )
 from prunekit.tokens import (
     Bias,
@@ -86,6 +88,7 @@ __all__ = [
     "MissingPrior",
     "NoEdges",
     "PaddedShare",
+    "Pairs",
     "Pick",
     "Pipeline",
     "PluginError",
@@ -113,6 +116,7 @@ __all__ = [
     "VisionAttention",
     "VisionKeys",
     "WeightGradient",
+    "Where",
     "blend",
     "hookimpl",
     "installed",

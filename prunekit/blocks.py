@@ -15,6 +15,9 @@ from prunekit.strict import Strict
 NEUTRAL = ("bias", "graph", "merge")
 """The blocks that a pipeline can be without."""
 
+OWN = ("summary", "differs")
+"""The blocks that speak of one pipeline alone: what is made from it does something else."""
+
 
 def as_tuple(value: object) -> object:
     """One thing or a list of things, as a tuple; nothing as the empty one."""
@@ -83,10 +86,13 @@ class Override(Strict, frozen=True):
 
 
 def beside(own: Mapping[str, Any], held: Mapping[str, Any]) -> dict[str, Any]:
-    """One's own blocks, and beside them those held before; not what one's own stages all give themselves."""
+    """One's own blocks, and beside them those held before.
+
+    Of those not what one's own stages all give themselves, nor what spoke of the one they come from.
+    """
     stages = own.get("stages")
     given = [each.given if isinstance(each, Override) else each for each in stages or ()]
-    replaced = in_all([each for each in given if isinstance(each, Mapping)])
+    replaced = in_all([each for each in given if isinstance(each, Mapping)]).union(OWN)
     return {**{name: block for name, block in held.items() if name not in replaced}, **own}
 
 

@@ -77,6 +77,11 @@ class Pipeline(Strict, frozen=True):
     also: ClassVar[tuple[str, ...]] = ("extends",)
 
     name: str = Field("unnamed", description="What the pipeline is called in tables and reports.")
+    family: str = Field("other", description="The kind of method it is, under which lists group it.")
+    summary: str = Field("", description="What it does, in a sentence.")
+    differs: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = Field(
+        (), description="Where it differs from the papers, or from their official code."
+    )
     cites: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = Field(
         (), description="The papers the method comes from."
     )
@@ -176,7 +181,7 @@ class Pipeline(Strict, frozen=True):
         return in_all([each.given for each in self.stages])
 
     def swap(self, **changes: Any) -> Self:
-        """A new pipeline with these top-level blocks replaced, validated like a file.
+        """A new pipeline with these top-level blocks replaced, validated like a file that extends this one.
 
         Stages may be given as stages, as mappings (`{"use": "mis"}`), or by name (`"mis"`).
 

@@ -8,7 +8,7 @@ from prunekit.pipeline import Pipeline
 from prunekit.registry import Registry
 from prunekit.stages import KIND_MARK, KINDS
 
-LIST_OR_ONE = {"cites", "bias", "select"}
+LIST_OR_ONE = {"cites", "differs", "bias", "select"}
 """The blocks that may be given as one thing instead of a list."""
 
 
@@ -34,7 +34,8 @@ def json_schema(registry: Registry) -> dict[str, Any]:
     definitions["At"] = {"anyOf": [{"const": "vision"}, definitions["At"]]}
     schema["properties"]["extends"] = {
         "type": "string",
-        "description": "The pipeline whose blocks hold where this file gives none: a name, or a file.",
+        "description": "The pipeline whose blocks hold where this file gives none: a name, or a file. Its "
+        "summary and differs do not.",
     }
     schema.pop("required", None)
     return {

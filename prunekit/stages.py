@@ -8,9 +8,9 @@ depth; the registry comes in as pydantic's validation context, so there is no gl
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self, cast
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeAlias, cast, get_args
 
 from jaxtyping import Float
 from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
@@ -24,6 +24,12 @@ from prunekit.tokens import Bias, Candidates, Growth, Kept, Room, Scores, Select
 
 KIND_MARK = "x-prunekit-kind"
 """What stands for an abstract kind in a JSON schema, until the registry puts its stages there."""
+
+Where: TypeAlias = Literal["order", "cell", "plane"]
+"""What a stage may go by of where tokens stand: raster order, rows and columns, planes (tiles or frames)."""
+
+Pairs: TypeAlias = Literal["none", "kept", "all"]
+"""Which pairs of N tokens a stage may compare: none, each with the n kept ones (n·N), or all (N²)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,16 @@ class Stage(Strict, ABC, frozen=True):
     def needs(self) -> frozenset[Signal]:
         """What must be captured from the model for this stage; by default what its parts need."""
         return frozenset[Signal]().union(*(part.needs for part in self.parts))
+
+    @property
+    def where(self) -> frozenset[Where]:
+        """What it goes by of where tokens stand; by default what its parts do."""
+        return frozenset[Where]().union(*(part.where for part in self.parts))
+
+    @property
+    def compares(self) -> Pairs:
+        """Which pairs of tokens it may compare; by default the most that a part of it does."""
+        return most_pairs(self.parts)
 
     @property
     def parts(self) -> tuple[Stage, ...]:
@@ -164,6 +180,12 @@ class Merger(Stage):  # pyright: ignore[reportGeneralTypeIssues]
 
 KINDS: tuple[type[Stage], ...] = (ImportanceScorer, BiasEstimator, GraphBuilder, Selector, Merger)
 """The kinds of stage, in the order data flows through them."""
+
+
+def most_pairs(stages: Iterable[Stage]) -> Pairs:
+    """The most pairs that any of these stages may compare."""
+    compared: list[Pairs] = ["none", *(stage.compares for stage in stages)]
+    return max(compared, key=get_args(Pairs).index)
 
 
 class StageBook(Protocol):

@@ -40,9 +40,13 @@ class Signal:
 
     Attributes:
         per_token: Whether its last axis is the visual tokens.
+        of_text: Whether it depends on the text that follows the image, the question among it.
+        told: What it is, in a few words; empty where its name says it.
     """
 
     per_token: ClassVar[bool] = True
+    of_text: ClassVar[bool] = False
+    told: ClassVar[str] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,9 @@ class TextAttention(Signal):
             itself, on its unpruned input.
     """
 
+    of_text: ClassVar[bool] = True
+    told: ClassVar[str] = "attention of the text"
+
     query: Literal["last", "mean"] = "last"
     layer: Literal["previous", "same"] = "previous"
 
@@ -72,6 +79,9 @@ class TextRows(Signal):
         layer: As in `TextAttention`.
     """
 
+    of_text: ClassVar[bool] = True
+    told: ClassVar[str] = "attention of each text token"
+
     layer: Literal["previous", "same"] = "previous"
 
 
@@ -84,6 +94,8 @@ class TextFeatures(Signal):
     """
 
     per_token: ClassVar[bool] = False
+    of_text: ClassVar[bool] = True
+    told: ClassVar[str] = "features of the text"
 
     of: Literal["cut", "input"] = "cut"
 
@@ -91,6 +103,8 @@ class TextFeatures(Signal):
 @dataclass(frozen=True, slots=True)
 class InputFeatures(Signal):
     """What each visual token was when it entered the language model: `Float[batch, dim, tokens]`."""
+
+    told: ClassVar[str] = "features that enter the language model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +120,8 @@ class VisionAttention(Signal):
             among them; `auto`, `cls` for towers that have a class token and else `mean`.
     """
 
+    told: ClassVar[str] = "attention of the vision encoder"
+
     layer: int = -2
     query: Literal["auto", "cls", "mean"] = "auto"
 
@@ -120,6 +136,8 @@ class VisionKeys(Signal):
         layer: The layer of the vision tower; negative ones count from its end, as in lists.
     """
 
+    told: ClassVar[str] = "keys of the vision encoder"
+
     layer: int = -2
 
 
@@ -127,10 +145,14 @@ class VisionKeys(Signal):
 class Sizes(Signal):
     """How many tokens of the image each visual token stands for: `Float[batch, tokens]`; 1 unless merged."""
 
+    told: ClassVar[str] = "how many tokens each stands for"
+
 
 @dataclass(frozen=True, slots=True)
 class PaddedShare(Signal):
     """The share of each token's patch that is padding around the image: `Float[batch, tokens]` in [0, 1]."""
+
+    told: ClassVar[str] = "padding around the image"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +164,8 @@ class WeightGradient(Signal):
     narrower than the widest are padded with 0.
     """
 
+    told: ClassVar[str] = "gradients of the weights"
+
 
 @dataclass(frozen=True, slots=True)
 class Keys(Signal):
@@ -150,6 +174,8 @@ class Keys(Signal):
     Attributes:
         layer: `previous`, the layer before the one at whose entry tokens are dropped; `same`, that layer.
     """
+
+    told: ClassVar[str] = "keys of the decoder"
 
     layer: Literal["previous", "same"] = "previous"
 
@@ -165,6 +191,8 @@ class TextKeys(Signal):
     """
 
     per_token: ClassVar[bool] = False
+    of_text: ClassVar[bool] = True
+    told: ClassVar[str] = "keys of the text"
 
     layer: Literal["previous", "same"] = "previous"
 
@@ -176,6 +204,8 @@ class JointFeatures(Signal):
     Such a space is that of a contrastive image-text model.
     """
 
+    told: ClassVar[str] = "image features of a contrastive model"
+
 
 @dataclass(frozen=True, slots=True)
 class JointTexts(Signal):
@@ -185,6 +215,8 @@ class JointTexts(Signal):
     """
 
     per_token: ClassVar[bool] = False
+    of_text: ClassVar[bool] = True
+    told: ClassVar[str] = "text features of a contrastive model"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

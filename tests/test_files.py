@@ -83,7 +83,8 @@ mergers = st.recursive(
 pipelines = st.fixed_dictionaries(
     {"importance": st.sampled_from(["feature_norm", "constant", "text_attention"]),
      "select": st.lists(selectors, min_size=1, max_size=3)},
-    optional={"name": st.text(), "cites": st.lists(st.text()),
+    optional={"name": st.text(), "cites": st.lists(st.text()), "family": st.text(), "summary": st.text(),
+              "differs": st.lists(st.text()),
               "budget": st.one_of(st.integers(1, 2**63 - 1), shares),
               "at": st.fixed_dictionaries({"layer": st.integers(0, 99)}), "graph": graphs,
               "bias": st.lists(biases, max_size=3), "positions": st.sampled_from(["keep", "repack"]),
@@ -161,6 +162,15 @@ def test_extends_may_take_a_block_away(loaded):
     child = loaded("extends: d2pruner\nbias: null\ngraph: ~\n")
     assert child.bias == ()
     assert child.graph is None
+
+
+def test_extends_takes_the_family_and_not_what_speaks_of_the_other_file_alone(loaded):
+    parent = "extends: fastv\nfamily: mine\nsummary: Mine.\ndiffers: Wholly.\ncites: arXiv:1\n"
+    child = loaded("extends: parent.yaml\nbias: exponential\n", parent=parent)
+    assert (child.family, child.cites) == ("mine", ("arXiv:1",))
+    assert (child.summary, child.differs) == ("", ())
+    assert loaded("extends: fastv\n").swap(budget=7).family == "attention"
+    assert loaded("importance: constant\nselect: top_k\n").family == "other"
 
 
 def test_extends_a_file_beside_it_through_generations(loaded):

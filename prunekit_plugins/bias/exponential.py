@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from prunekit import Bias, BiasEstimator, Stage, TokenBatch, hookimpl
+from prunekit import Bias, BiasEstimator, Stage, TokenBatch, Where, hookimpl
 from prunekit.kernels.planes import raster_rank
 
 
@@ -21,6 +21,10 @@ class Exponential(BiasEstimator):
 
     use: Literal["exponential"] = "exponential"
     rate: float = Field(0.004, ge=0, description="How fast the weight falls, a token.")
+
+    @property
+    def where(self) -> frozenset[Where]:
+        return frozenset({"order"})
 
     def __call__(self, tokens: TokenBatch) -> Bias:
         rank = raster_rank(tokens.positions, tokens.present)

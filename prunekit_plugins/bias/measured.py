@@ -17,6 +17,7 @@ from prunekit import (
     Stage,
     TokenBatch,
     UnknownName,
+    Where,
     hookimpl,
 )
 from prunekit.errors import MissingPrior, nearest
@@ -68,6 +69,10 @@ class Measured(BiasEstimator):
             "prunekit run --prior-images FOLDER. Or name a file, bias: {use: measured, prior: FILE}, or go "
             "without, bias: null."
         )
+
+    @property
+    def where(self) -> frozenset[Where]:
+        return frozenset({"cell"})
 
     def __call__(self, tokens: TokenBatch) -> Bias:
         if self.prior == "auto":

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from prunekit import Graph, GraphBuilder, ImplicitGraph, Stage, TokenBatch, hookimpl
+from prunekit import Graph, GraphBuilder, ImplicitGraph, Pairs, Stage, TokenBatch, hookimpl
 from prunekit.kernels.cosine import cosine, unit
 
 
@@ -29,6 +29,10 @@ class Cosine(GraphBuilder):
         "the least and the largest cosine of the sample, a token with itself included.",
     )
     above: float = Field(0.8, ge=0, le=1, description="An edge where the similarity exceeds this.")
+
+    @property
+    def compares(self) -> Pairs:
+        return "all"
 
     def __call__(self, tokens: TokenBatch) -> Graph:
         features, present = tokens.features, tokens.present

@@ -15,6 +15,7 @@ from prunekit import (
     Graph,
     GraphBuilder,
     MissingExtra,
+    Pairs,
     SparseGraph,
     Stage,
     TokenBatch,
@@ -44,6 +45,10 @@ class FaissKNN(GraphBuilder):
     k: int = Field(32, ge=1, description="How many neighbours to ask for, the token itself not counted.")
     above: float = Field(0.8, ge=0, le=1, description="An edge where the cosine exceeds this.")
     certify: bool = Field(True, description="Double k until the graph provably equals the one of all pairs.")
+
+    @property
+    def compares(self) -> Pairs:
+        return "all"
 
     def __call__(self, tokens: TokenBatch) -> Graph:
         samples, starts, ends, weights = [], [], [], []

@@ -10,7 +10,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from prunekit import Graph, GraphBuilder, ImplicitGraph, Known, Pick, Stage, TokenBatch, hookimpl
+from prunekit import (
+    Graph,
+    GraphBuilder,
+    ImplicitGraph,
+    Known,
+    Pairs,
+    Pick,
+    Stage,
+    TokenBatch,
+    Where,
+    hookimpl,
+)
 from prunekit.graph import Rule
 from prunekit.kernels.planes import compact, extents
 
@@ -34,6 +45,14 @@ class Grid(GraphBuilder):
     sigma: float = Field(2.0, ge=1e-3, le=1e4, description="σ of the gaussian falloff, in cells.")
     radius: int = Field(1, ge=1, le=1_000_000, description="The radius, in Chebyshev cells.")
     above: float = Field(0.8, ge=0, le=1, description="An edge where the nearness exceeds this.")
+
+    @property
+    def where(self) -> frozenset[Where]:
+        return frozenset({"cell"})
+
+    @property
+    def compares(self) -> Pairs:
+        return "all"
 
     def __call__(self, tokens: TokenBatch) -> Graph:
         plane, cell = compact(tokens.positions, tokens.present).float().split([1, 2], -1)

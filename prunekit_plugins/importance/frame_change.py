@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from prunekit import ImportanceScorer, Scores, Stage, TokenBatch, hookimpl
+from prunekit import ImportanceScorer, Scores, Stage, TokenBatch, Where, hookimpl
 from prunekit.kernels.cosine import unit
 from prunekit.kernels.known import Pick
 from prunekit.kernels.neighbours import cell_before
@@ -29,6 +29,10 @@ class FrameChange(ImportanceScorer):
     """
 
     use: Literal["frame_change"] = "frame_change"
+
+    @property
+    def where(self) -> frozenset[Where]:
+        return frozenset({"plane"})
 
     def __call__(self, tokens: TokenBatch) -> Scores:
         vectors: Float[Tensor, "batch tokens dim"] = unit(tokens.features)

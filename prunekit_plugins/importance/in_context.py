@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from prunekit import ImportanceScorer, Scores, Stage, TokenBatch, hookimpl
+from prunekit import ImportanceScorer, Pairs, Scores, Stage, TokenBatch, Where, hookimpl
 from prunekit.kernels.cosine import cosine, unit
 from prunekit.kernels.known import Pick
 from prunekit.kernels.planes import raster_order
@@ -30,6 +30,14 @@ class InContext(ImportanceScorer):
         16, ge=1, description="How many contiguous chunks; the first ones are one token longer."
     )
     weight: float = Field(0.09, ge=0, description="How much the variance counts beside the score.")
+
+    @property
+    def where(self) -> frozenset[Where]:
+        return super().where | frozenset[Where]({"order"})
+
+    @property
+    def compares(self) -> Pairs:
+        return "all"
 
     def __call__(self, tokens: TokenBatch) -> Scores:
         scores, order = self.of(tokens).float(), raster_order(tokens.positions, tokens.present)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from prunekit import ImportanceScorer, Scores, Stage, TokenBatch, hookimpl
+from prunekit import ImportanceScorer, Scores, Stage, TokenBatch, Where, hookimpl
 from prunekit.kernels.cosine import unit
 from prunekit.kernels.planes import plane_of
 from prunekit.kernels.scaling import widest
@@ -39,6 +39,10 @@ class OffCentre(ImportanceScorer):
         le=1,
         description="The share of the channels to look at, those of least variance; at least 1.",
     )
+
+    @property
+    def where(self) -> frozenset[Where]:
+        return frozenset() if self.centre == "sample" else frozenset({"plane"})
 
     def __call__(self, tokens: TokenBatch) -> Scores:
         vectors = unit(self._steadiest(tokens)).masked_fill(~tokens.present[..., None], 0)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
-from prunekit import Merger, Selection, Signal, Stage, TokenBatch, hookimpl
+from prunekit import Merger, Pairs, Selection, Signal, Stage, TokenBatch, Where, hookimpl
 from prunekit.budget import share_of
 from prunekit.kernels.merging import Distance, Rule, joined, merged
 from prunekit.kernels.planes import raster_rank
@@ -59,6 +59,14 @@ class Nearest(Merger):
     @property
     def after(self) -> frozenset[str]:
         return frozenset(self.into)
+
+    @property
+    def where(self) -> frozenset[Where]:
+        return frozenset({"order"}) if self.halves else frozenset()
+
+    @property
+    def compares(self) -> Pairs:
+        return "kept"
 
     def __call__(self, tokens: TokenBatch, selection: Selection) -> Float[Tensor, "batch tokens dim"]:
         standing = selection.by(self.into)

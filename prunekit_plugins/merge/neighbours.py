@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from prunekit import Merger, Selection, Signal, Stage, TokenBatch, hookimpl
+from prunekit import Merger, Pairs, Selection, Signal, Stage, TokenBatch, hookimpl
 from prunekit.kernels.merging import Rule, merged, surrounded
 from prunekit_plugins import compared
 from prunekit_plugins.merge import weighing
@@ -44,6 +44,10 @@ class Neighbours(Merger):
     @property
     def after(self) -> frozenset[str]:
         return frozenset(self.into)
+
+    @property
+    def compares(self) -> Pairs:
+        return "kept"
 
     def __call__(self, tokens: TokenBatch, selection: Selection) -> Float[Tensor, "batch tokens dim"]:
         weight = weighing.weights_of(tokens, selection, self.weight)

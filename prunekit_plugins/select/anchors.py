@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from prunekit import Candidates, ImportanceScorer, Kept, Room, Selector, Stage, hookimpl
+from prunekit import Candidates, ImportanceScorer, Kept, Room, Selector, Stage, Where, hookimpl
 from prunekit.kernels.neighbours import cell_beside, raster_beside
 from prunekit.kernels.ranking import NEVER, descending, packed_key, take
 from prunekit.kernels.scaling import widest
@@ -39,6 +39,10 @@ class Anchors(Selector):
         description="Beyond the end of a row there is none, or the neighbour is the next in raster order, "
         "and at the ends of the plane the token at the end, as in the official code.",
     )
+
+    @property
+    def where(self) -> frozenset[Where]:
+        return super().where | frozenset[Where]({"cell"})
 
     def __call__(self, candidates: Candidates, kept: Kept, room: Room) -> Kept:
         tokens, free = candidates.tokens, candidates.tokens.present & ~kept

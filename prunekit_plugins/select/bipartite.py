@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from prunekit import Candidates, Growth, Kept, Room, Selector, Signal, Stage, hookimpl
+from prunekit import Candidates, Growth, Kept, Pairs, Room, Selector, Signal, Stage, Where, hookimpl
 from prunekit.kernels.cosine import cosine, unit
 from prunekit.kernels.greedy import Task
 from prunekit.kernels.halving import halved
@@ -33,6 +33,14 @@ class Bipartite(Selector):
     @property
     def needs(self) -> frozenset[Signal]:
         return compared.signals_of(self.by, self.layer)
+
+    @property
+    def where(self) -> frozenset[Where]:
+        return frozenset({"order"})
+
+    @property
+    def compares(self) -> Pairs:
+        return "all"
 
     def __call__(self, candidates: Candidates, kept: Kept, room: Room) -> Growth:
         tokens = candidates.tokens

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from prunekit import Candidates, Kept, Room, Selector, Stage, hookimpl
+from prunekit import Candidates, Kept, Pairs, Room, Selector, Stage, hookimpl
 from prunekit.kernels.coverage import coverage
 from prunekit.kernels.greedy import Task
 from prunekit.kernels.likeness import Likeness
@@ -23,6 +23,10 @@ class Coverage(Selector):
 
     use: Literal["coverage"] = "coverage"
     alpha: float = Field(1.0, ge=0, allow_inf_nan=False, description="How much scores count beside coverage.")
+
+    @property
+    def compares(self) -> Pairs:
+        return "all"
 
     def __call__(self, candidates: Candidates, kept: Kept, room: Room) -> Kept:
         tokens = candidates.tokens

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from prunekit import Candidates, Kept, Room, Selector, Stage, hookimpl
+from prunekit import Candidates, Kept, Pairs, Room, Selector, Stage, hookimpl
 from prunekit.kernels.duplicates import without_duplicates
 from prunekit.kernels.greedy import Task
 from prunekit.kernels.likeness import Likeness
@@ -25,6 +25,10 @@ class Deduplicate(Selector):
 
     use: Literal["deduplicate"] = "deduplicate"
     at_once: int = Field(8, ge=1, description="How many tokens to drop before queueing anew.")
+
+    @property
+    def compares(self) -> Pairs:
+        return "all"
 
     def __call__(self, candidates: Candidates, kept: Kept, room: Room) -> Kept:
         tokens = candidates.tokens

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
-from prunekit import Candidates, Kept, Room, Selector, Stage, hookimpl
+from prunekit import Candidates, Kept, Pairs, Room, Selector, Stage, hookimpl
 from prunekit.budget import share_of
 from prunekit.kernels.known import Pick
 from prunekit.kernels.merging import seats
@@ -36,6 +36,10 @@ class DensityPeaks(Selector):
     neighbours: int | None = Field(
         None, ge=1, description="How many nearest tokens density is about; null: as many as are taken."
     )
+
+    @property
+    def compares(self) -> Pairs:
+        return "all"
 
     def __call__(self, candidates: Candidates, kept: Kept, room: Room) -> Kept:
         tokens, scores = candidates.tokens, candidates.scores

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from prunekit import Candidates, Kept, Room, Selector, Stage, hookimpl
+from prunekit import Candidates, Kept, Pairs, Room, Selector, Stage, hookimpl
 from prunekit.kernels.dpp import dpp
 from prunekit.kernels.greedy import Task
 from prunekit.kernels.likeness import Likeness
@@ -30,6 +30,10 @@ class DPP(Selector):
         description="The scores scaled to about (0, 1], the scores as they are (their sign does not matter), "
         "or the same for all.",
     )
+
+    @property
+    def compares(self) -> Pairs:
+        return "kept"
 
     def __call__(self, candidates: Candidates, kept: Kept, room: Room) -> Kept:
         tokens, scores = candidates.tokens, candidates.scores

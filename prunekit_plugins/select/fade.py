@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from prunekit import Candidates, Kept, Room, Selector, Stage, hookimpl
+from prunekit import Candidates, Kept, Pairs, Room, Selector, Stage, hookimpl
 from prunekit.kernels.fading import fading
 from prunekit.kernels.greedy import Task
 from prunekit.kernels.likeness import Likeness
@@ -26,6 +26,10 @@ class Fade(Selector):
     sharpness: float = Field(
         20.0, ge=0, allow_inf_nan=False, description="How alike tokens must be to lower each other's scores."
     )
+
+    @property
+    def compares(self) -> Pairs:
+        return "kept"
 
     def __call__(self, candidates: Candidates, kept: Kept, room: Room) -> Kept:
         tokens = candidates.tokens

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from prunekit import Candidates, Kept, Room, Selector, Stage, hookimpl
+from prunekit import Candidates, Kept, Pairs, Room, Selector, Stage, hookimpl
 from prunekit.kernels.farthest import farthest
 from prunekit.kernels.greedy import Task
 from prunekit.kernels.likeness import Likeness
@@ -23,6 +23,10 @@ class Fill(Selector):
 
     use: Literal["fill"] = "fill"
     by: Literal["score", "farthest"] = Field("score", description="What to fill up with.")
+
+    @property
+    def compares(self) -> Pairs:
+        return "none" if self.by == "score" else "kept"
 
     def __call__(self, candidates: Candidates, kept: Kept, room: Room) -> Kept:
         eligible = candidates.tokens.present & ~kept

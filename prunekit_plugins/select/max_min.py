@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from prunekit import Candidates, Kept, Room, Selector, Stage, hookimpl
+from prunekit import Candidates, Kept, Pairs, Room, Selector, Stage, hookimpl
 from prunekit.kernels.farthest import farthest
 from prunekit.kernels.greedy import Task
 from prunekit.kernels.likeness import Likeness
@@ -25,6 +25,10 @@ class MaxMin(Selector):
     start: Literal["farthest", "score"] = Field(
         "farthest", description="The first token, where none is kept: the loneliest, or the best by score."
     )
+
+    @property
+    def compares(self) -> Pairs:
+        return "all" if self.start == "farthest" else "kept"
 
     def __call__(self, candidates: Candidates, kept: Kept, room: Room) -> Kept:
         tokens = candidates.tokens

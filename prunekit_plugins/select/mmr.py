@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from prunekit import Candidates, Kept, Room, Selector, Stage, hookimpl
+from prunekit import Candidates, Kept, Pairs, Room, Selector, Stage, hookimpl
 from prunekit.kernels.farthest import farthest
 from prunekit.kernels.greedy import Task
 from prunekit.kernels.likeness import Likeness
@@ -25,6 +25,10 @@ class MMR(Selector):
     use: Literal["mmr"] = "mmr"
     balance: float = Field(0.5, ge=0, le=1, description="How much importance counts; the rest is difference.")
     at_once: int = Field(1, ge=1, description="How many tokens to take before looking again at who is kept.")
+
+    @property
+    def compares(self) -> Pairs:
+        return "kept"
 
     def __call__(self, candidates: Candidates, kept: Kept, room: Room) -> Kept:
         tokens = candidates.tokens

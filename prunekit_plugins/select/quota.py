@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from prunekit import Candidates, ImportanceScorer, Kept, Room, Scores, Selector, Stage, hookimpl
+from prunekit import Candidates, ImportanceScorer, Kept, Room, Scores, Selector, Stage, Where, hookimpl
 from prunekit.kernels.parts import Part, best_of_parts, chunk_of, mean_of, of_all_parts, quotas, size_of
 from prunekit.kernels.planes import plane_of
 from prunekit.kernels.ranking import packed_key
@@ -40,6 +40,10 @@ class Quota(Selector):
     leftover: Literal["share", "remainder"] = Field(
         "remainder", description="Who gets what rounding down leaves: the largest share, or remainder."
     )
+
+    @property
+    def where(self) -> frozenset[Where]:
+        return super().where | frozenset[Where]({"plane" if self.part == "plane" else "order"})
 
     def __call__(self, candidates: Candidates, kept: Kept, room: Room) -> Kept:
         tokens = candidates.tokens

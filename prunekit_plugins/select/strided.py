@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from prunekit import Candidates, Kept, Room, Selector, Stage, hookimpl
+from prunekit import Candidates, Kept, Room, Selector, Stage, Where, hookimpl
 from prunekit.kernels.planes import raster_rank
 from prunekit.kernels.ranking import NEVER, take
 
@@ -28,6 +28,10 @@ class Strided(Selector):
     )
     step: int | None = Field(None, ge=1, description="The stride; null: as the room asks.")
     leave: int = Field(0, ge=0, description="How much of the room is left to later selectors.")
+
+    @property
+    def where(self) -> frozenset[Where]:
+        return frozenset({"order"})
 
     def __call__(self, candidates: Candidates, kept: Kept, room: Room) -> Kept:
         tokens = candidates.tokens

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from prunekit import Candidates, Kept, Room, Selector, Stage, hookimpl
+from prunekit import Candidates, Kept, Pairs, Room, Selector, Stage, Where, hookimpl
 
 
 class UniformGrid(Selector):
@@ -20,6 +20,14 @@ class UniformGrid(Selector):
     """
 
     use: Literal["uniform_grid"] = "uniform_grid"
+
+    @property
+    def where(self) -> frozenset[Where]:
+        return frozenset({"cell"})
+
+    @property
+    def compares(self) -> Pairs:
+        return "kept"
 
     def __call__(self, candidates: Candidates, kept: Kept, room: Room) -> Kept:
         positions, grown = candidates.tokens.positions.cpu(), kept.cpu().clone()

@@ -13,6 +13,7 @@ from torch import Tensor
 from prunekit import (
     Candidates,
     Kept,
+    Pairs,
     Room,
     Selector,
     Signal,
@@ -44,6 +45,10 @@ class Unlike(Selector):
     @property
     def needs(self) -> frozenset[Signal]:
         return frozenset({TextFeatures(), TextKeys()}) if self.texts else frozenset()
+
+    @property
+    def compares(self) -> Pairs:
+        return "kept"
 
     def __call__(self, candidates: Candidates, kept: Kept, room: Room) -> Kept:
         tokens, vectors = candidates.tokens, unit(candidates.tokens.features)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -11,6 +12,7 @@ import yaml
 from commands import Prunekit
 
 import prunekit as pk
+from prunekit.registry import Origin, PipelineEntry
 
 SHIPPED = [entry.name for entry in pk.installed().pipelines]
 
@@ -37,6 +39,42 @@ def test_list_for_people(prunekit: Prunekit):
         assert name in result.out
 
 
+def test_list_puts_pipelines_under_their_families(prunekit: Prunekit):
+    listed = {entry["name"]: entry for entry in json.loads(prunekit("list", "--json").out)["pipelines"]}
+    assert listed["fastv"]["family"] == "attention"
+    assert listed["fastv"]["places"] == ["layer 2"]
+    assert listed["fastv"]["budgets"] == [0.5]
+    assert listed["fastv"]["of_question"]
+    assert not listed["divprune"]["of_question"]
+    lines = [line.strip() for line in prunekit("list").out.splitlines()]
+    assert lines.index("diversity") < next(i for i, line in enumerate(lines) if line.startswith("divprune "))
+
+
+def test_a_pipeline_that_cannot_be_loaded_does_not_take_the_list_down(
+    prunekit: Prunekit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    file = tmp_path / "sad.yaml"
+    file.write_text("extends: fastv\nbudget: none\n")
+    held = pk.installed()
+    sad = PipelineEntry("sad", Origin("somebody", file))
+    monkeypatch.setattr(
+        "prunekit.cli.list.installed", lambda: replace(held, pipelines=(*held.pipelines, sad))
+    )
+    result = prunekit("list")
+    assert result.code == 0
+    assert "divprune" in result.out
+    assert "'sad' could not be loaded" in result.err
+    (listed,) = (e for e in json.loads(prunekit("list", "--json").out)["pipelines"] if e["name"] == "sad")
+    assert "budget" in listed["fault"]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_file_says_what_it_is(name: str):
+    written = yaml.safe_load(pk.installed().pipeline(name).origin.file.read_text())
+    assert written["summary"].endswith(".")
+    assert pk.load(name).family != "other"
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_show_prints_yaml_that_loads_again(prunekit: Prunekit, name: str, tmp_path: Path):
     file = tmp_path / "shown.yaml"
@@ -46,6 +84,7 @@ def test_show_prints_yaml_that_loads_again(prunekit: Prunekit, name: str, tmp_pa
     assert shown.code == 0
     assert "importance" in shown.out
     assert "select" in shown.out
+    assert "depends on the question" in shown.out or name == "ippro"
     assert json.loads(prunekit("show", name, "--json").out)["name"] == name
 
 

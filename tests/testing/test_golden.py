@@ -10,7 +10,19 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import prunekit as pk
-from prunekit.testing.golden import RUNNERS, fault, read, run_method
+from prunekit.testing.golden import (
+    PIPELINES,
+    RUNNERS,
+    by_merging,
+    by_pipeline,
+    fault,
+    read,
+    run_method,
+    setting,
+)
+
+BESIDE = {"prumerge_plus": ["prumerge"]}
+"""What a runner loads beside the pipeline it runs."""
 
 DATA = Path(__file__).parents[1] / "golden" / "data"
 
@@ -115,3 +127,32 @@ def test_broken_data_is_refused(tmp_path):
 def test_an_unknown_method_is_named():
     with pytest.raises(pk.UnknownName, match="Did you mean 'fastv'"):
         read(DATA, ["fastvv"])
+
+
+def test_every_case_is_of_the_pipeline_that_is_named(monkeypatch):
+    """A runner loads that pipeline, and at most the one that its data is made with beside it."""
+    loaded = []
+
+    def noted(name):
+        loaded.append(name)
+        return pk.load(name)
+
+    for module in (setting, by_merging):
+        monkeypatch.setattr(module, "load", noted)
+    for method in read(DATA):
+        named_by = PIPELINES.get(method.name, "")
+        for named, case in {named_by.format(**case.params): case for case in method.cases}.items():
+            loaded.clear()
+            RUNNERS[method.name](case)
+            assert (named in loaded) == bool(named), method.name
+            assert set(loaded) <= {named, *BESIDE.get(method.name, ())}, method.name
+
+
+def test_outcomes_by_pipeline():
+    outcomes = by_pipeline(read(DATA, ["attention_bias", "dart", "dart_exact", "pad_mask"]))
+    assert {name: len(cases) for name, cases in outcomes.items()} == {
+        "fastv-debiased": 3,
+        "pyramiddrop-debiased": 2,
+        "dart": 9,
+    }
+    assert all(case.passed for cases in outcomes.values() for case in cases)

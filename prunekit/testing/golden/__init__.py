@@ -9,8 +9,10 @@ for method in read(Path("tests/golden/data")):
 from prunekit.testing.golden.comparison import Comparison, fault
 from prunekit.testing.golden.data import Case, Method, read
 from prunekit.testing.golden.outcome import RUNNERS, CaseOutcome, MethodOutcome, Runner, run_case, run_method
+from prunekit.testing.golden.shipped import PIPELINES, by_pipeline
 
 __all__ = [
+    "PIPELINES",
     "RUNNERS",
     "Case",
     "CaseOutcome",
@@ -18,6 +20,7 @@ __all__ = [
     "Method",
     "MethodOutcome",
     "Runner",
+    "by_pipeline",
     "fault",
     "read",
     "run_case",
