@@ -73,7 +73,10 @@ def prefill(
         Literal["float32", "bfloat16", "float16"] | None,
         typer.Option(help="The precision. By default the model's own, and float32 for weights on a CPU."),
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, max=256, help="Threads that torch may use.")] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, max=256, help="Threads that torch may use. By default as many as it would."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
     """Measure what pruning does to reading a prompt and answering it, beside the formula, in one run.
@@ -93,13 +96,14 @@ def prefill(
         chosen = [each.swap(budget=parse_budget(text)) for text, each in product(budget, chosen)]
     precision = getattr(torch, dtype) if dtype else None
     effort = Effort(new_tokens, runs, patience)
-    with using_threads(threads):
+    count = threads or torch.get_num_threads()
+    with using_threads(count):
         rows = [
             row
             for name in model or [MODEL]
             for row in _measured(name, place, precision, chosen, tokens or TOKENS, effort)
         ]
-    told = environment(place, threads)
+    told = environment(place, count)
     if json:
         print_json({"rows": [asdict(row) for row in rows], "environment": told})
         return
