@@ -37,6 +37,7 @@ from prunekit.stages import (
 from prunekit.tokens import (
     Bias,
     Candidates,
+    Distance,
     Explanation,
     Growth,
     InputFeatures,
@@ -69,6 +70,7 @@ __all__ = [
     "BiasEstimator",
     "Candidates",
     "ConfigError",
+    "Distance",
     "Explanation",
     "Graph",
     "GraphBuilder",

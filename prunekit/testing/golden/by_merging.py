@@ -152,7 +152,7 @@ def sparsevlm(case: Case) -> Given:
     )
     signals: dict[Signal, Tensor] = {TextRows(): attention, TextFeatures(): text, InputFeatures(): visual.mT}
     tokens = _tokens(hidden[0], signals)
-    pipeline = load("sparsevlm")
+    pipeline = load("sparsevlm").cuts[0]
     keep = min(case.params["keep_table"], hidden.shape[1] - 1)
     best = pipeline.swap(budget=keep, select="top_k", merge=None)(tokens)
 
