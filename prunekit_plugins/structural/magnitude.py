@@ -25,7 +25,7 @@ class Magnitude(ImportanceScorer):
     order: Literal[1, 2] = Field(2, description="1: sum of absolute values; 2: Euclidean length.")
 
     def __call__(self, tokens: TokenBatch) -> Scores:
-        return FeatureNorm(order=self.order)(tokens)
+        return FeatureNorm(of="features", order=self.order)(tokens)
 
 
 @hookimpl
