@@ -227,7 +227,8 @@ def test_stage_with_other_values(kind, name, fields, exempt, prior_file):
 def test_pipeline(name, prior_file):
     pipeline = pk.load(name)
     prior = made("bias", "measured", {}, prior_file)
-    conformance(pipeline.swap(bias=[prior if bias.use == "measured" else bias for bias in pipeline.bias]))
+    biases = [prior if bias.use == "measured" else bias for bias in pipeline.bias]
+    conformance(pipeline.swap(bias=biases), examples=25 // len(pipeline.cuts))
 
 
 @pytest.mark.parametrize("select", [["mis"], [{"use": "top_k", "share": 0.01}], ["mis", "uniform_grid"]])
