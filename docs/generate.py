@@ -395,7 +395,8 @@ def compatibility_page() -> str:
         "# Compatibility",
         NOTE,
         f"Tested with transformers {releases}, on tiny models of each family with random weights, with "
-        "`sdpa` and with `eager` attention, at a layer inside, before the language model, and in two steps. In a cell with ✓, keep-all gives what the model gives without "
+        "`sdpa` and with `eager` attention, at a layer inside, before the language model, and in two steps. "
+        "In a cell with ✓, keep-all gives what the model gives without "
         "prunekit, bit by bit; and with tokens dropped it gives what a slow reference does, which runs all "
         "again at each step and masks the dropped tokens from the pruning layer on. The tests hold every "
         "cell to what it says.",

@@ -39,6 +39,7 @@ from prunekit.stages import (
 from prunekit.tokens import (
     Bias,
     Candidates,
+    Distance,
     Explanation,
     Growth,
     InputFeatures,
@@ -71,6 +72,7 @@ __all__ = [
     "BiasEstimator",
     "Candidates",
     "ConfigError",
+    "Distance",
     "Explanation",
     "Graph",
     "GraphBuilder",

@@ -142,6 +142,17 @@ class VisionKeys(Signal):
 
 
 @dataclass(frozen=True, slots=True)
+class Distance(Signal):
+    """How many positions before the last prompt token each visual token stands: `Float[batch, tokens]`.
+
+    In the positions that the rotary embedding of the place of pruning counts, on one line; never below 0.
+    """
+
+    of_text: ClassVar[bool] = True
+    told: ClassVar[str] = "how far before the last token of the prompt each stands"
+
+
+@dataclass(frozen=True, slots=True)
 class Sizes(Signal):
     """How many tokens of the image each visual token stands for: `Float[batch, tokens]`; 1 unless merged."""
 

@@ -93,7 +93,7 @@ def test_the_device_form_reads_nothing(name, prior_file):
 @pytest.mark.parametrize("budget", [7, 32, 0.3, 1.0])
 def test_both_engines_merge_the_same(name, budget, monkeypatch):
     """On accelerators every token has a seat for a group, and centres are looked for among all."""
-    pipeline = pk.load(name).swap(budget=budget)
+    pipeline = pk.load(name).cuts[0].swap(budget=budget)
     tokens = tiles(3, "cpu", pipeline.needs)
     tokens = dataclasses.replace(tokens, present=torch.arange(128) < torch.tensor([[128], [50], [9]]))
     host = pipeline(tokens)

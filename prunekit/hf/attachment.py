@@ -74,7 +74,7 @@ def attach(
             "features merged before it cannot be sent through. Merge what the decoder has: at: {layer: 0}."
         )
     rotary = Rotary.of(decoder) if positions == "repack" else None
-    return Attachment(decoder, cuts, Chooser(adapters, model.config, sight), rotary)
+    return Attachment(decoder, cuts, Chooser(adapters, model.config, sight, rotary is not None), rotary)
 
 
 def _merges_before(cut: Cut) -> bool:

@@ -18,10 +18,10 @@ from prunekit.hf.forward import ForwardPass
 from prunekit.hf.grids import Adapter, GenericAdapter, positions_on
 from prunekit.hf.places import Places
 from prunekit.hf.question import Tail
-from prunekit.hf.signals import padding_of, question_features
+from prunekit.hf.signals import distances, padding_of, question_features
 from prunekit.hf.slots import gather
 from prunekit.hf.vision import Sight
-from prunekit.tokens import PaddedShare, Selection, Sizes, TextFeatures, TokenBatch
+from prunekit.tokens import Distance, PaddedShare, Selection, Sizes, TextFeatures, TokenBatch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,11 +36,13 @@ class Chooser:
             generic one last.
         config: The model's configuration.
         sight: What the vision tower shows of the tokens; None where nobody asks.
+        closes_up: Whether the gaps that dropped tokens leave are closed, and distances shrink.
     """
 
     adapters: Sequence[Adapter]
     config: Any
     sight: Sight | None
+    closes_up: bool
 
     @property
     def tails(self) -> Sequence[Tail]:
@@ -80,6 +82,9 @@ class Chooser:
             signals[PaddedShare()] = padding_of(pictures, forward.grids, places)
         if TextFeatures() in cut.needs:
             signals[TextFeatures()] = question_features(states, forward)
+        if Distance() in cut.needs:
+            stream = forward.stream if self.closes_up else forward
+            signals[Distance()] = distances(stream.real, stream.visual, left if self.closes_up else places)
         if Sizes() in cut.needs:
             signals[Sizes()] = torch.ones(places.present.shape, device=places.index.device)
         features = forward.seen.features if forward.seen and cut.features == "vision" else None

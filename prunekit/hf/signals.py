@@ -19,6 +19,7 @@ from prunekit.hf.places import Places
 from prunekit.hf.slots import gather
 from prunekit.kernels.attention import Attending, attention_rows, mean_attention
 from prunekit.tokens import (
+    Distance,
     InputFeatures,
     Keys,
     PaddedShare,
@@ -34,6 +35,7 @@ from prunekit.tokens import (
 
 CAPTURED = (
     *get_args(InLayer),
+    Distance,
     InputFeatures,
     PaddedShare,
     Sizes,
@@ -97,6 +99,14 @@ def _finite(attention: Tensor, signal: Signal) -> Tensor:
             "run it in bfloat16 or float32."
         )
     return attention
+
+
+def distances(
+    real: Bool[Tensor, "batch length"], visual: Bool[Tensor, "batch length"], places: Places
+) -> Float[Tensor, "batch tokens"]:
+    """How many tokens before the last one of its prompt each visual token stands; 0 where padded."""
+    last, _ = prompt_queries("last", visual, real)
+    return (last - places.index).clamp(min=0).masked_fill(~places.present, 0).float()
 
 
 def question_features(

@@ -12,12 +12,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from prunekit.kernels.planes import raster_rank
+from prunekit.kernels.cosine import unit
+from prunekit.kernels.known import Pick
+from prunekit.kernels.planes import extents, numbered, plane_of, raster_rank
 from prunekit.kernels.ranking import NEVER, descending, take
 from prunekit.kernels.scaling import widest
 
 KNOWN = 2.0**-17
 """How well a part's share of the room is known: nearer ones are tied, and a whole number is met."""
+
+ALIKE = 1e-5
+"""How well the likeness of two planes is known: as little below the threshold is at it."""
 
 Part = Int[Tensor, "batch tokens"]
 Leftover = Literal["share", "remainder"]
@@ -33,6 +38,44 @@ def chunk_of(
     early = rank // (short + 1)
     late = longer + (rank - beyond) // short.clamp(min=1)
     return torch.where(rank < beyond, early, late)
+
+
+def cell_of(
+    positions: Int[Tensor, "batch tokens 3"], present: Bool[Tensor, "batch tokens"], rows: int, columns: int
+) -> Part:
+    """For each token its cell: every plane is cut into so many rows and columns, as even as can be.
+
+    A plane of fewer rows or columns than that has a cell for each of them.
+    """
+    cell = positions[..., 1:].clamp(min=0)
+    within = cell * cell.new_tensor([rows, columns]) // extents(positions, present).clamp(min=1)
+    row, column = within.unbind(-1)
+    return numbered((plane_of(positions, present) * rows + row) * columns + column, present)
+
+
+def segment_of(
+    features: Float[Tensor, "batch tokens dim"],
+    positions: Int[Tensor, "batch tokens 3"],
+    present: Bool[Tensor, "batch tokens"],
+    alike: float,
+) -> Part:
+    """For each token its segment: planes in a row, each like the one before it.
+
+    Two planes are alike where the cosine of the means of their tokens, at length 1, is at least `alike`.
+    """
+    if not present.shape[-1]:
+        return positions[..., 0]
+    plane = plane_of(positions, present)
+    vectors = unit(features).masked_fill(~present[..., None], 0)
+    # What is said of a plane stands at the place that is its number.
+    mean = unit(torch.zeros_like(vectors).scatter_add(1, plane[..., None].expand_as(vectors), vectors))
+    real = torch.zeros_like(plane).scatter_add(-1, plane, present.long()) > 0
+    places = torch.arange(plane.shape[-1], device=plane.device)
+    before = torch.where(real, places, -1).cummax(-1).values.roll(1, -1)
+    alone = (places == 0) | (before < 0)
+    likeness = (mean * Pick(before.clamp(min=0))(mean)).sum(-1)
+    begins = real & ~alone & (likeness < alike - ALIKE)
+    return begins.cumsum(-1).gather(-1, plane).masked_fill(~present, 0)
 
 
 def size_of(part: Part, counted: Bool[Tensor, "batch tokens"]) -> Int[Tensor, "batch tokens"]:
@@ -70,12 +113,15 @@ def quotas(
     part: Part,
     eligible: Bool[Tensor, "batch tokens"],
     room: Int[Tensor, " batch"],
+    *,
     leftover: Leftover,
+    least: int = 0,
 ) -> Int[Tensor, "batch tokens"]:
     """For each token how many of its part to take, in all the room, and never more than are eligible.
 
-    Each part gets the floor of its share of the room. What is left goes around, one token a part, to the
-    parts of the largest share or of the largest remainder first, ties to the lower part.
+    Each part gets the least, and the floor of its share of the room that leaves. What is left goes around,
+    one token a part, to the parts of the largest share or of the largest remainder first, ties to the lower
+    part. So does all the room where it is too small for the least of each.
 
     Args:
         share: The share of each token's part; those of all parts sum to about 1.
@@ -83,16 +129,24 @@ def quotas(
         eligible: The tokens that can be taken.
         room: How many to take of each sample.
         leftover: Who gets what floors leave: the largest `share` first, or the largest `remainder`.
+        least: How many each part gets, if it has them.
     """
     size = size_of(part, eligible)
-    wanted = (share.to(widest(share.device)) * room[:, None] / KNOWN).round() * KNOWN
-    floor = wanted.floor().long().clamp(min=0).minimum(size)
+    sure = size.clamp(max=least)
+    left = room[:, None] - of_all_parts(sure.to(widest(share.device)), part, eligible).round().long()
+    short = left < 0
+    sure = sure.masked_fill(short, 0)
+    wanted = share.to(widest(share.device)) * torch.where(short, room[:, None], left)
+    wanted = (wanted / KNOWN).round() * KNOWN
+    whole = wanted.floor().long().clamp(min=0).masked_fill(short, 0).minimum(size - sure)
+    right = wanted if leftover == "share" else wanted - whole
+    floor = sure + whole
     surplus = room[:, None] - of_all_parts(floor.to(wanted), part, eligible).round().long()
     # The tokens beyond the floors stand for what goes around: by round, then by part.
     tokens = torch.arange(part.shape[-1], device=part.device).expand(part.shape)
     index = rank_within((-tokens).masked_fill(~eligible, NEVER), part)
     beyond = eligible & (index >= floor)
-    turn = _place(torch.where(beyond, index - floor, part.shape[-1]), wanted, floor, leftover, part)
+    turn = _place(torch.where(beyond, index - floor, part.shape[-1]), right, part)
     given = take((-turn).masked_fill(~beyond, NEVER), surplus.squeeze(-1).clamp(min=0))
     return floor + _summed(given.long(), part, eligible)
 
@@ -106,13 +160,10 @@ def best_of_parts(
 
 def _place(
     round_: Int[Tensor, "batch tokens"],
-    wanted: Float[Tensor, "batch tokens"],
-    floor: Int[Tensor, "batch tokens"],
-    leftover: Leftover,
+    right: Float[Tensor, "batch tokens"],
     part: Part,
 ) -> Int[Tensor, "batch tokens"]:
     """The place of each token in a queue by round, then by what its part has a right to, then by part."""
-    right = wanted if leftover == "share" else wanted - floor
     order = torch.arange(part.shape[-1], device=part.device).expand(part.shape)
     for column in (part, -right, round_):
         order = order.gather(-1, column.gather(-1, order).argsort(dim=-1, stable=True))

@@ -52,8 +52,28 @@ def plane_of(
     positions: Int[Tensor, "batch tokens 3"], present: Bool[Tensor, "batch tokens"]
 ) -> Int[Tensor, "batch tokens"]:
     """For each token the first place of its plane among all sorted by plane, whatever the plane's number."""
-    planes = positions[..., 0].masked_fill(~present, 0)
-    return torch.searchsorted(planes.sort(-1).values, planes)
+    return numbered(positions[..., 0], present)
+
+
+def in_one_place(
+    part: Int[Tensor, "batch tokens"],
+    positions: Int[Tensor, "batch tokens 3"],
+    present: Bool[Tensor, "batch tokens"],
+) -> Int[Tensor, "batch tokens"]:
+    """For each token a number it shares with those of its part on the same row and column of any plane."""
+    _, row, column = compact(positions, present).unbind(-1)
+    for key in (row, column):
+        wide = key.amax(-1, keepdim=True) + 1 if key.shape[-1] else 1
+        part = part * wide + key
+    return numbered(part, present)
+
+
+def numbered(
+    key: Int[Tensor, "batch tokens"], present: Bool[Tensor, "batch tokens"]
+) -> Int[Tensor, "batch tokens"]:
+    """For each token the first place of its key among all sorted, so that numbers are small and in order."""
+    key = key.masked_fill(~present, 0).contiguous()
+    return torch.searchsorted(key.sort(-1).values, key)
 
 
 def sorted_by(present: Bool[Tensor, "batch tokens"], *keys: Int[Tensor, "batch tokens"]) -> Tensor:

@@ -35,6 +35,13 @@ def packed_key(
     return key.masked_fill(~eligible, NEVER)
 
 
+def ahead(
+    key: Int[Tensor, "batch tokens"], first: Bool[Tensor, "batch tokens"]
+) -> Int[Tensor, "batch tokens"]:
+    """The keys with those of `first` above all others, and else the order they were in."""
+    return torch.where(first & (key != NEVER), key + (1 << (32 + INDEX_BITS)), key)
+
+
 def descending(key: Int[Tensor, "batch tokens"]) -> Int[Tensor, "batch tokens"]:
     """Token indices from the best key to the worst."""
     return key.argsort(dim=-1, descending=True, stable=True)

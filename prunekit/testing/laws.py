@@ -381,16 +381,29 @@ def _unchanged(what: str, stage: Merger, case: Merge, where: Bool[Tensor, "batch
 
 
 def keeps_the_exact_count(pipeline: Pipeline, tokens: TokenBatch) -> None:
-    """Each sample keeps as many present tokens as its budget says, whatever the budget."""
-    for budget in (pipeline.budget, 1, 5, 10_000, 0.001, 0.5, 1.0):
-        selection = pipeline.model_copy(update={"budget": budget})(tokens)
-        wanted = room_for(tokens.counts, budget)
+    """Each sample keeps as many present tokens as its budget says, whatever the budget.
+
+    Of several places the smallest count is what is left.
+    """
+    for budget in (None, 1, 5, 10_000, 0.001, 0.5, 1.0):
+        asked = pipeline if budget is None else _with_budget(pipeline, budget)
+        selection = asked(tokens)
+        budgets = [cut.budget for cut in asked.cuts]
+        wanted = torch.stack([room_for(tokens.counts, each) for each in budgets]).amin(0)
         assert torch.equal(selection.counts, wanted), (
-            f"{_title(pipeline)} with budget {budget!r} keeps {selection.counts.tolist()} of "
-            f"{tokens.counts.tolist()}; it must keep {wanted.tolist()}."
+            f"{_title(pipeline)} with budget {', '.join(map(repr, budgets))} keeps "
+            f"{selection.counts.tolist()} of {tokens.counts.tolist()}; it must keep {wanted.tolist()}."
         )
         padding = selection.kept & ~tokens.present
         assert not bool(padding.any()), f"{_title(pipeline)} kept padding: {padding.nonzero().tolist()}."
+
+
+def _with_budget(pipeline: Pipeline, budget: int | float) -> Pipeline:
+    """The pipeline with another budget, at every place where it prunes."""
+    change = {"budget": budget}
+    return pipeline.model_copy(
+        update={**change, "stages": tuple(each.model_copy(update=change) for each in pipeline.stages)}
+    )
 
 
 def says_who_kept(pipeline: Pipeline, tokens: TokenBatch) -> None:

@@ -14,7 +14,7 @@ Hypothesis draws the shape of a case and one seed; the seed decides the contents
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from random import Random
 from types import MappingProxyType
@@ -27,6 +27,7 @@ from torch import Tensor
 from prunekit.graph import SparseGraph
 from prunekit.tokens import (
     Candidates,
+    Distance,
     InputFeatures,
     JointFeatures,
     Kept,
@@ -122,6 +123,7 @@ def token_sets(
     most_samples: int = 3,
     most_planes: int = 3,
     longest_side: int = 4,
+    layouts: Sequence[Sequence[tuple[int, int]]] | None = None,
 ) -> TokenBatch:
     """Batches of visual tokens with the signals a stage needs: `token_sets(needs=stage.needs)`.
 
@@ -137,14 +139,17 @@ def token_sets(
         most_planes: The most planes of a sample; one may have none, and so no token.
         longest_side: The most rows and columns of a plane. Longer ones can have distances that meet a
             threshold exactly, such as 0.8 = 1 - 1/5.
+        layouts: The rows and columns of the planes of each sample, every cell with a token; drawn, and with
+            cells missing, if not given.
     """
     dtype = draw(st.sampled_from(dtypes))
     side = st.integers(1, longest_side)
-    plane = st.tuples(side, side)
-    layouts = draw(st.lists(st.lists(plane, max_size=most_planes), min_size=1, max_size=most_samples))
+    planes = st.lists(st.tuples(side, side), max_size=most_planes)
+    whole = layouts is not None
+    layouts = layouts or draw(st.lists(planes, min_size=1, max_size=most_samples))
     random = Random(draw(st.integers(0, 2**32 - 1)))
     spare = draw(st.integers(0, 3))
-    samples = [_cells(layout, random) for layout in layouts]
+    samples = [_cells(layout, random, whole) for layout in layouts]
     length = max(map(len, samples)) + spare
     features: list[list[float]] = []
     positions: list[tuple[int, int, int]] = []
@@ -234,7 +239,7 @@ _ATTENTION: tuple[Callable[[Random], float], ...] = (
 )
 
 
-def _cells(planes: list[tuple[int, int]], random: Random) -> list[tuple[int, int, int]]:
+def _cells(planes: Sequence[tuple[int, int]], random: Random, whole: bool) -> list[tuple[int, int, int]]:
     """The tokens of one sample: every cell of its planes or not, in raster order or not."""
     cells = [
         (plane, row, column)
@@ -242,7 +247,7 @@ def _cells(planes: list[tuple[int, int]], random: Random) -> list[tuple[int, int
         for row in range(rows)
         for column in range(columns)
     ]
-    if random.random() < 0.3:
+    if not whole and random.random() < 0.3:
         cells = sorted(random.sample(cells, random.randint(0, len(cells))))
     if random.random() < 0.3:
         random.shuffle(cells)
@@ -294,6 +299,8 @@ def _signal(
             values = _directions((batch, length), random).mT
         case WeightGradient():
             values = _whole(8, (batch, LAYERS, DIM // LAYERS, length), generator) / 4 - 1
+        case Distance():
+            values = _whole(64, (batch, length), generator).float()
         case Sizes():
             values = 1 + _whole(3, (batch, length), generator).float()
         case _ if not signal.per_token:

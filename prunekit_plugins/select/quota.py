@@ -1,17 +1,39 @@
-"""To each part its share: planes or runs of the raster share the room out, and each takes its best."""
+"""To each part its share: the parts of a sample share the room out, and each takes its best."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from pydantic import Field
 
-from prunekit import Candidates, ImportanceScorer, Kept, Room, Scores, Selector, Stage, Where, hookimpl
-from prunekit.kernels.parts import Part, best_of_parts, chunk_of, mean_of, of_all_parts, quotas, size_of
+from prunekit import (
+    Candidates,
+    Growth,
+    ImportanceScorer,
+    Kept,
+    Room,
+    Scores,
+    Selector,
+    Stage,
+    Where,
+    hookimpl,
+)
+from prunekit.kernels.parts import (
+    Part,
+    best_of_parts,
+    cell_of,
+    chunk_of,
+    mean_of,
+    of_all_parts,
+    quotas,
+    segment_of,
+    size_of,
+)
 from prunekit.kernels.planes import plane_of
-from prunekit.kernels.ranking import packed_key
+from prunekit.kernels.ranking import ahead, packed_key
 from prunekit.kernels.scaling import widest
 
 
@@ -19,15 +41,26 @@ class Quota(Selector):
     """Shares the room out among the parts of a sample, and takes the best by score of each.
 
     With chunks and their mean worth the selector of HoloV (arXiv:2510.02912), with planes and the softmax of
-    it that of VidCom2 (arXiv:2505.14454). A part never gets more than it has, so that all the room is used:
-    the official code of HoloV fills up with zeros, that of VidCom2 rounds each frame by itself.
+    it that of VidCom2 (arXiv:2505.14454), with segments the global half of AdaTP (arXiv:2505.20100), with
+    cells that of S²Prune. A part never gets more than it has, so that all the room is used: the official code
+    of HoloV fills up with zeros, that of VidCom2 rounds each frame by itself.
+
+    Segments are frames in a row, each like the one before it: the cosine of the means of their tokens, at
+    length 1, is at least `alike`.
     """
 
     use: Literal["quota"] = "quota"
-    part: Literal["plane", "chunk"] = Field(
-        "plane", description="A plane each (an image, tile or frame), or contiguous chunks of the raster."
+    part: Literal["plane", "chunk", "cell", "segment"] = Field(
+        "plane",
+        description="A plane each (an image, tile or frame), contiguous chunks of the raster, the cells of a "
+        "grid over every plane, or segments of planes in a row that are alike.",
     )
     chunks: int = Field(16, ge=1, description="How many chunks; the first ones are one token longer.")
+    rows: int = Field(4, ge=1, le=1024, description="How many rows of cells over every plane.")
+    columns: int = Field(4, ge=1, le=1024, description="How many columns of cells over every plane.")
+    alike: float = Field(
+        0.9, ge=-1, le=1, description="The least cosine of two planes in a row that are of one segment."
+    )
     share: Literal["size", "mean", "softmax"] = Field(
         "size",
         description="In proportion to the part's tokens, to their mean worth, or to its tokens and how far "
@@ -40,29 +73,48 @@ class Quota(Selector):
     leftover: Literal["share", "remainder"] = Field(
         "remainder", description="Who gets what rounding down leaves: the largest share, or remainder."
     )
+    least: int = Field(
+        0, ge=0, description="How many tokens of each part are taken before the rest is shared out."
+    )
+    first: Selector | None = Field(
+        None,
+        description="Of each part, what this selector would take had it all the room comes before the rest.",
+    )
 
     @property
     def where(self) -> frozenset[Where]:
-        return super().where | frozenset[Where]({"plane" if self.part == "plane" else "order"})
+        own: Mapping[str, Where] = {"cell": "cell", "chunk": "order", "plane": "plane", "segment": "plane"}
+        return super().where | frozenset[Where]({own[self.part]})
 
-    def __call__(self, candidates: Candidates, kept: Kept, room: Room) -> Kept:
+    def __call__(self, candidates: Candidates, kept: Kept, room: Room) -> Growth:
         tokens = candidates.tokens
         part, free = self.parts_of(candidates), tokens.present & ~kept
         if not free.numel():
-            return kept
+            return Growth(kept)
         worth = candidates.scores if self.worth is None else self.worth(tokens)
         share = self.shares(worth, part, free)
-        quota = quotas(share, part, free, room, self.leftover)
-        return kept | best_of_parts(packed_key(candidates.scores, free), part, quota)
+        quota = quotas(share, part, free, room, leftover=self.leftover, least=self.least)
+        key = packed_key(candidates.scores, free)
+        if self.first is None:
+            return Growth(kept | best_of_parts(key, part, quota))
+        given = self.first(replace(candidates, limit=None), kept, free.sum(-1))
+        growth = given if isinstance(given, Growth) else Growth(given)
+        after = kept | best_of_parts(ahead(key, growth.kept), part, quota)
+        suppressing = None if growth.suppressing is None else growth.suppressing & after
+        return replace(growth, kept=after, suppressing=suppressing)
 
     def parts_of(self, candidates: Candidates) -> Part:
         """The part of each token, as a number."""
         positions, present = candidates.tokens.positions, candidates.tokens.present
-        return (
-            plane_of(positions, present)
-            if self.part == "plane"
-            else chunk_of(positions, present, self.chunks)
-        )
+        match self.part:
+            case "plane":
+                return plane_of(positions, present)
+            case "chunk":
+                return chunk_of(positions, present, self.chunks)
+            case "cell":
+                return cell_of(positions, present, self.rows, self.columns)
+            case "segment":
+                return segment_of(candidates.tokens.features, positions, present, self.alike)
 
     def shares(self, worth: Scores, part: Part, free: Kept) -> Scores:
         """For each token the share of its part, in [0, 1]; those of all parts sum to about 1."""

@@ -15,6 +15,7 @@ TIES_IN_VALUE = "tokens that are worth as much are ties, which fall to the lowes
 AROUND = "the neighbours of the best come with it"
 OWN_QUOTA = "a part's quota is for its own tokens"
 
+QUOTA = {"breaks_ties_by_index": OWN_QUOTA, "ranks_nan_last": OWN_QUOTA}
 STEPS = {"breaks_ties_by_index": SCORES_ARE_IGNORED, "ranks_nan_last": SCORES_ARE_IGNORED}
 
 FIELDS = {
@@ -65,8 +66,7 @@ EXEMPT = {
         "is_nested": "a longer stride is another stride",
     },
     "quota": {
-        "breaks_ties_by_index": OWN_QUOTA,
-        "ranks_nan_last": OWN_QUOTA,
+        **QUOTA,
         "is_nested": "room is shared out anew, and what rounding leaves goes elsewhere",
     },
     "unlike": {
@@ -93,6 +93,8 @@ VARIANTS = [
     ("importance", "off_centre", {"centre": "sample", "channels": 1.0}, {}),
     ("importance", "text_similarity", {"space": "joint", "prefer": "far"}, {}),
     ("importance", "text_similarity", {"texts": "mean", "without_text": "feature_norm"}, {}),
+    ("importance", "magnitude", {"order": 1}, {}),
+    ("bias", "rope_only", {"theta": 2.0, "dim": 2}, {}),
     ("bias", "measured", {"removal": "difference", "layout": "whole", "resize": "linear"}, {}),
     ("graph", "cosine", {"scaling": "shift"}, {}),
     ("graph", "cosine", {"scaling": "min_max"}, {}),
@@ -103,6 +105,8 @@ VARIANTS = [
     ("graph", "blend", {**FIELDS["blend"], "alpha": 0.0}, {}),
     ("graph", "blend", {"semantic": {"use": "blend", **FIELDS["blend"]}, "spatial": "grid"}, {}),
     ("graph", "faiss_knn", {"k": 1, "above": 0.0}, {}),
+    ("graph", "same_place", {"alike": -1.0}, {}),
+    ("graph", "same_place", {"alike": 0.3}, {}),
     (
         "graph",
         "faiss_knn",
@@ -145,14 +149,17 @@ VARIANTS = [
         "select",
         "quota",
         {"part": "chunk", "chunks": 3, "share": "mean", "leftover": "share"},
-        {"breaks_ties_by_index": OWN_QUOTA, "ranks_nan_last": OWN_QUOTA},
+        QUOTA,
     ),
     (
         "select",
         "quota",
         {"share": "softmax", "worth": "feature_norm"},
-        {"breaks_ties_by_index": OWN_QUOTA, "ranks_nan_last": OWN_QUOTA},
+        QUOTA,
     ),
+    ("select", "quota", {"part": "cell", "rows": 2, "columns": 3, "least": 1}, QUOTA),
+    ("select", "quota", {"part": "segment", "alike": 0.5, "share": "mean"}, QUOTA),
+    ("select", "quota", {"part": "chunk", "chunks": 2, "first": "mis"}, QUOTA),
     ("select", "coverage", {"alpha": 0.0}, EXEMPT["coverage"]),
     ("select", "coverage", {"alpha": 2.0}, EXEMPT["coverage"]),
     ("importance", "vision_attention", {"heads": "max", "query": "mean", "layer": -1}, {}),
@@ -219,8 +226,9 @@ def test_stage_with_other_values(kind, name, fields, exempt, prior_file):
 @pytest.mark.parametrize("name", [entry.name for entry in pk.installed().pipelines])
 def test_pipeline(name, prior_file):
     pipeline = pk.load(name)
-    bound = [made("bias", bias.use, {}, prior_file) for bias in pipeline.bias]
-    conformance(pipeline.swap(bias=bound))
+    prior = made("bias", "measured", {}, prior_file)
+    biases = [prior if bias.use == "measured" else bias for bias in pipeline.bias]
+    conformance(pipeline.swap(bias=biases), examples=25 // len(pipeline.cuts))
 
 
 @pytest.mark.parametrize("select", [["mis"], [{"use": "top_k", "share": 0.01}], ["mis", "uniform_grid"]])

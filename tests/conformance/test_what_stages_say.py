@@ -52,7 +52,7 @@ def tokens_for(stage, planes=1):
             shape = (1, DIM, COUNT)
         elif isinstance(need, pk.TextRows):
             shape = (1, 3, 5, COUNT)
-        elif isinstance(need, (pk.Sizes, pk.PaddedShare)):
+        elif isinstance(need, (pk.Distance, pk.Sizes, pk.PaddedShare)):
             shape = (1, COUNT)
         signals[need] = torch.rand(shape, generator=random)
     return pk.TokenBatch.grid(features, SIDE // planes, SIDE, signals)

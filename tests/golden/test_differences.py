@@ -109,7 +109,7 @@ def test_where_there_are_too_few_real_patches_they_all_come_first():
     padded = torch.zeros(1, 100)
     padded[:, 30:] = 1.0
     for name in ("fastv-debiased", "pyramiddrop-debiased"):
-        pipeline = pk.load(name).swap(budget=50)
+        pipeline = pk.load(name).cuts[0].swap(budget=50)
         selection = pipeline(tokens(pipeline, 100, rows=10, PaddedShare=padded))
         assert selection.indices[0].tolist() == list(range(50))
 

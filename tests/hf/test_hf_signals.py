@@ -11,7 +11,17 @@ from families import FAMILIES, IMAGE, Case, gemma3, llava
 from masked import eager_twin
 from torch import Tensor
 
-from prunekit import InputFeatures, Keys, Selection, Sizes, TextFeatures, TextKeys, TextRows, TokenBatch
+from prunekit import (
+    Distance,
+    InputFeatures,
+    Keys,
+    Selection,
+    Sizes,
+    TextFeatures,
+    TextKeys,
+    TextRows,
+    TokenBatch,
+)
 from prunekit.hf import Cut, attach
 from prunekit.hf.question import Template, question_columns
 
@@ -128,3 +138,26 @@ def test_nothing_is_captured_that_nobody_asks_for() -> None:
     with attach(case.model, Cut(keep_all, 2, [InputFeatures()])):
         assert len(layer._forward_pre_hooks) == 1
     assert not layer._forward_pre_hooks
+
+
+@pytest.mark.parametrize("positions", ["keep", "repack"])
+def test_distances_are_those_of_the_positions(positions: Any) -> None:
+    case, given = llava("sdpa"), []
+
+    def look(tokens: TokenBatch) -> Selection:
+        given.append(tokens)
+        return every(2)(tokens)
+
+    cuts = [Cut(look, layer, [Distance()]) for layer in (1, 3)]
+    with torch.no_grad(), attach(case.model, *cuts, positions=positions):
+        case.model(**case.inputs)
+    after = case.inputs["input_ids"].shape[1] - 1
+    first, second = (tokens.signal(Distance()) for tokens in given)
+    index, counted = visual_columns(case)
+    assert torch.equal(first, (after - index).masked_fill(~counted, 0).float())
+    left = given[1].present
+    if positions == "keep":
+        assert torch.equal(second[left], first[left])
+    else:
+        assert (second[left] <= first[left]).all()
+        assert (second[left] < first[left]).any()

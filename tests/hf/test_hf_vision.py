@@ -17,7 +17,6 @@ from families import (
     THW,
     VIDEO,
     Case,
-    _ready,
     llava,
     llava_next,
     llava_next_video,
@@ -25,6 +24,7 @@ from families import (
     noise,
     prompts,
     qwen2_5_vl,
+    ready,
     text_config,
     token_types,
     vision_config,
@@ -56,7 +56,7 @@ def llava_siglip(implementation: str) -> Case:
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
     )
-    model = _ready(hf.LlavaForConditionalGeneration(config), implementation)
+    model = ready(hf.LlavaForConditionalGeneration(config), implementation)
     return Case(model, prompts([[16, 16], [16]]) | {"pixel_values": noise(3, 3, 32, 32)})
 
 

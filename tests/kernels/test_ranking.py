@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunekit.kernels.ranking import NEVER, best, descending, packed_key
+from prunekit.kernels.ranking import NEVER, ahead, best, descending, packed_key
 
 awkward = st.one_of(
     st.floats(width=32),
@@ -42,6 +42,18 @@ def test_no_two_tokens_share_a_key(scores):
     key = packed_key(torch.tensor([scores]), torch.ones(1, len(scores), dtype=torch.bool))[0].tolist()
     assert len(set(key)) == len(key)
     assert NEVER not in key
+
+
+@given(st.lists(st.tuples(awkward, st.booleans(), st.booleans()), max_size=20))
+def test_those_ahead_keep_their_order_and_so_do_the_others(tokens):
+    scores, eligible, first = ([token[which] for token in tokens] for which in range(3))
+    values = torch.tensor(scores).reshape(1, -1)
+    masks = [torch.tensor(mask, dtype=torch.bool).reshape(1, -1) for mask in (eligible, first)]
+    order = ranked(scores, eligible)
+    wanted = sorted(order, key=lambda token: not first[token])
+    key = ahead(packed_key(values, masks[0]), masks[1])
+    assert descending(key)[0].tolist()[: len(order)] == wanted
+    assert (key[0] == NEVER).tolist() == [not may for may in eligible]
 
 
 def test_a_thousand_ties_fall_to_the_lowest_index():

@@ -16,7 +16,7 @@ from prunekit_plugins.structural import prune
 
 DOUBLE = IMAGES.double()
 IPPRO = pk.load("ippro")
-MAGNITUDE = IPPRO.swap(importance="feature_norm")
+MAGNITUDE = pk.load("magnitude")
 every_network = pytest.mark.parametrize("kind", NETWORKS.values(), ids=NETWORKS)
 
 

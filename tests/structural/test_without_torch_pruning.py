@@ -13,6 +13,5 @@ from prunekit_plugins.structural import prune
 def test_it_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
     network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
-    magnitude = pk.load("ippro").swap(importance="feature_norm")
     with pytest.raises(pk.MissingExtra, match=r"pip install 'prunekit\[structural\]'"):
-        prune(network, torch.randn(2, 4), magnitude)
+        prune(network, torch.randn(2, 4), pk.load("magnitude"))

@@ -49,7 +49,7 @@ MERGING = ["prumerge", "prumerge-plus", "sparsevlm", "tome", "visionzip", "visio
 def test_any_count_of_any_image(name, count, budget):
     """PruMerge's code fails below 33 tokens, PruMerge+'s below 575, SparseVLM's never keeps all."""
     tokens = image(name, count)
-    selection = pk.load(name).swap(budget=budget)(tokens)
+    selection = pk.load(name).cuts[0].swap(budget=budget)(tokens)
     wanted = min(budget, count) if isinstance(budget, int) else max(int(budget * count), 1)
     assert selection.counts.tolist() == [wanted]
     assert selection.merged.isfinite().all()
@@ -58,18 +58,18 @@ def test_any_count_of_any_image(name, count, budget):
 @pytest.mark.parametrize("name", ["sparsevlm", "tome", "visionzip", "visionzip-mean"])
 def test_where_all_is_kept_nothing_changes(name):
     tokens = image(name, 60)
-    assert torch.equal(pk.load(name).swap(budget=1.0)(tokens).merged, tokens.features)
+    assert torch.equal(pk.load(name).cuts[0].swap(budget=1.0)(tokens).merged, tokens.features)
 
 
 @pytest.mark.parametrize("name", MERGING)
 def test_a_batch_is_its_samples(name):
     """SparseVLM's code uses the first sample of a batch alone."""
-    together = pk.load(name).swap(budget=24)(image(name, 100, batch=3))
+    together = pk.load(name).cuts[0].swap(budget=24)(image(name, 100, batch=3))
     for sample in range(3):
         whole = image(name, 100, batch=3)
         signals = {signal: value[sample : sample + 1] for signal, value in whole.signals.items()}
         alone = pk.TokenBatch.grid(whole.features[sample : sample + 1], 1, 100, signals)
-        selection = pk.load(name).swap(budget=24)(alone)
+        selection = pk.load(name).cuts[0].swap(budget=24)(alone)
         assert torch.equal(selection.kept[0], together.kept[sample])
         torch.testing.assert_close(selection.merged[0], together.merged[sample])
 
@@ -114,7 +114,7 @@ def test_prumerge_plus_samples_the_whole_image():
 @pytest.mark.parametrize("count, budget", [(576, 82), (144, 69), (100, 97), (576, 20), (576, 15)])
 def test_sparsevlm_recycles_as_published_within_the_budget(count, budget):
     """As many are kept for their scores as leave room for one cluster in ten recycled, and one more."""
-    selection = pk.load("sparsevlm").swap(budget=budget)(image("sparsevlm", count))
+    selection = pk.load("sparsevlm").cuts[0].swap(budget=budget)(image("sparsevlm", count))
     best, clusters = (int(selection.by([step]).sum()) for step in ("top_k", "density_peaks"))
     published = [
         (kept, budget - kept)

@@ -8,6 +8,7 @@ import torch
 
 import prunekit as pk
 from prunekit import Signal
+from prunekit.blocks import Override
 from prunekit.kernels.known import Pick
 from prunekit.kernels.ranking import best
 from prunekit.testing import LAWS, conformance, holds
@@ -184,8 +185,8 @@ class Blender(pk.Merger):
 class Sloppy(pk.Pipeline, frozen=True):
     """A pipeline; broken in the way its name says."""
 
-    def __call__(self, tokens):
-        selection = super().__call__(tokens)
+    def __call__(self, tokens, engine=None):
+        selection = super().__call__(tokens, engine)
         if self.name == "keeps_the_exact_count":
             return dataclasses.replace(selection, kept=tokens.present)
         if self.name == "says_who_kept":
@@ -219,12 +220,16 @@ def test_each_law_is_broken_by_some_stage(stage, law):
         holds(law, stage(fault=law.__name__))
 
 
+PLACES = tuple(Override(at=pk.At(layer=layer), budget=budget) for layer, budget in ((2, 0.9), (5, 3)))
+
+
+@pytest.mark.parametrize("places", [(), PLACES], ids=["one place", "two places"])
 @pytest.mark.parametrize("law", [law for law in LAWS["pipeline"] if law not in SHARED])
-def test_each_law_of_pipelines_is_broken_by_some_pipeline(law):
-    stages = {"importance": Scorer(), "select": [Chooser()]}
-    conformance(Sloppy(**stages))
+def test_each_law_of_pipelines_is_broken_by_some_pipeline(law, places):
+    blocks = {"importance": Scorer(), "select": [Chooser()], "stages": places}
+    conformance(Sloppy(**blocks), examples=10)
     with pytest.raises(AssertionError, match="The pipeline"):
-        holds(law, Sloppy(name=law.__name__, **stages))
+        holds(law, Sloppy(name=law.__name__, **blocks))
 
 
 def test_a_law_may_be_exempted_with_a_reason():

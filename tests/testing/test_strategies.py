@@ -167,3 +167,15 @@ def test_cosines_of_keys_are_quarters_in_one_head_and_in_all(tokens):
         both = tokens.present[:, :, None] & tokens.present[:, None]
         quarters = 4 * cosine(unit(vectors), unit(vectors))[both]
         assert torch.equal(quarters, quarters.round())
+
+
+@settings(max_examples=20)
+@given(token_sets(needs={pk.Distance()}, layouts=[[(2, 3), (1, 4)], [], [(5, 1)]]))
+def test_layouts_that_are_given_are_whole(tokens):
+    cells = [sorted(map(tuple, tokens.positions[one][tokens.present[one]].tolist())) for one in range(3)]
+    assert cells[0] == [(0, row, column) for row in range(2) for column in range(3)] + [
+        (1, 0, column) for column in range(4)
+    ]
+    assert cells[1] == []
+    assert cells[2] == [(0, row, 0) for row in range(5)]
+    assert tokens.signal(pk.Distance()).shape == tokens.present.shape

@@ -156,7 +156,7 @@ def sparsevlm(case: Case) -> Given:
         InputFeatures(): visual.mT,
     }
     tokens = _tokens(hidden[0], signals)
-    pipeline = load("sparsevlm")
+    pipeline = load("sparsevlm").cuts[0]
     keep = min(case.params["keep_table"], hidden.shape[1] - 1)
     best = pipeline.swap(budget=keep, select="top_k", merge=None)(tokens)
 

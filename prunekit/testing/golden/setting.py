@@ -15,8 +15,8 @@ from prunekit.tokens import Selection, Signal, TokenBatch
 
 
 def pipeline(name: str, budget: int, **changes: Any) -> Pipeline:
-    """An installed pipeline that keeps so many tokens, with blocks swapped."""
-    return load(name).swap(budget=budget, **changes)
+    """An installed pipeline, of several places the first, that keeps so many tokens, with blocks swapped."""
+    return load(name).cuts[0].swap(budget=budget, **changes)
 
 
 def in_a_row(
