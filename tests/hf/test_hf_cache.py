@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -127,6 +128,24 @@ def test_a_recorded_past_shows_what_a_forgotten_one_does(implementation: str, la
             ).logits
         said_by.append((logits, pruning.selections[1].scores))
     torch.testing.assert_close(said_by[0], said_by[1])
+
+
+def test_a_crop_that_the_cache_refuses_changes_nothing() -> None:
+    """A window that has slid cannot slide back, unless the cache was told to keep what it leaves."""
+    case = gemma3("sdpa")
+    words = {"token_type_ids": torch.zeros(2, 2, dtype=torch.long)}
+    ids = torch.tensor([[31, 32], [33, 34]])
+    logits: list[Tensor] = []
+    for cropping in (False, True):
+        with torch.no_grad(), attach(case.model, Cut(every(3), layer=0)):
+            cache = case.model(**case.inputs).past_key_values
+            if cropping:
+                with suppress(RuntimeError):
+                    cache.crop(-2)
+                    pytest.skip("this release of transformers crops it")
+            turn = said(case.inputs["attention_mask"], ids, past_key_values=cache, **words)
+            logits.append(case.model(**turn).logits)
+    assert torch.equal(*logits)
 
 
 def test_other_forms_of_output(case: Case) -> None:
