@@ -10,7 +10,7 @@ from choosing import every, top
 from families import FAMILIES, IMAGE, Case, llava
 from torch import Tensor
 
-from prunekit import TextAttention, TokenError, UnsupportedModel
+from prunekit import TextAttention, TokenError, UnsupportedModel, VisionAttention
 from prunekit.hf import Cut, attach
 
 GREEDY = {"max_new_tokens": 5, "do_sample": False, "use_cache": True}
@@ -68,6 +68,26 @@ def test_a_mark_tells(more: dict[str, Any]) -> None:
     asked = case.inputs["input_ids"].shape[1]
     expected = answers(case, case.inputs, **more)[:, asked:]
     assert torch.equal(answers(case, merged(case), case.visual, **more), expected)
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"num_beams": 3}, {"num_return_sequences": 2, "do_sample": True}], ids=str
+)
+@pytest.mark.parametrize("family", ["llava", "llava_next", "smolvlm"])
+@torch.no_grad()
+def test_pictures_are_those_of_the_prompt_whatever_it_is_repeated_for(
+    family: str, more: dict[str, Any]
+) -> None:
+    """What the encoder shows, and how tokens lie, is told once for rows that stand several times."""
+    case, need = FAMILIES[family]("sdpa"), VisionAttention(query="mean")
+    found: list[tuple[Tensor, Tensor]] = []
+    for inputs in (case.inputs, embedded(case)):
+        torch.manual_seed(3)
+        with attach(case.model, Cut(top(0.4, need), 0, [need], "vision")) as pruning:
+            given = case.model.generate(**inputs, **{**GREEDY, **more})
+        found.append((given[:, -GREEDY["max_new_tokens"] :], pruning.selections[0].positions))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
 
 
 @torch.no_grad()
