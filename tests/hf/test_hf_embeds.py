@@ -10,7 +10,7 @@ from choosing import every, top
 from families import FAMILIES, IMAGE, Case, llava
 from torch import Tensor
 
-from prunekit import TextAttention, TokenError, UnsupportedModel, VisionAttention
+from prunekit import PrunekitError, TextAttention, TokenError, UnsupportedModel, VisionAttention
 from prunekit.hf import Cut, attach
 
 GREEDY = {"max_new_tokens": 5, "do_sample": False, "use_cache": True}
@@ -101,6 +101,26 @@ def test_a_mark_is_for_one_prompt() -> None:
         pruning.mark(torch.zeros_like(case.visual))
         case.model(**merged(case))
     assert pruning.prompts == 1
+
+
+@torch.no_grad()
+def test_a_mark_that_is_refused_is_forgotten() -> None:
+    case = llava("sdpa")
+    with attach(case.model, Cut(every(2), 2)) as pruning:
+        pruning.mark(case.visual[:, 1:])
+        with pytest.raises(TokenError, match="mark of visual tokens"):
+            case.model(**merged(case))
+        case.model(**embedded(case))
+    assert pruning.prompts == 1
+
+
+@torch.no_grad()
+def test_a_mark_after_the_block_is_refused() -> None:
+    case = llava("sdpa")
+    with attach(case.model, Cut(every(2), 2)) as pruning:
+        case.model(**case.inputs)
+    with pytest.raises(PrunekitError, match="block"):
+        pruning.mark(case.visual)
 
 
 @pytest.mark.parametrize("mark", [torch.ones(2, 3).bool(), torch.ones(2, 50)])
