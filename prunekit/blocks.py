@@ -74,8 +74,7 @@ class Override(Strict, frozen=True):
     @property
     def given(self) -> dict[str, Any]:
         """The blocks that are given; of these, the neutral ones may be given as none."""
-        held = {name: getattr(self, name) for name in self.model_fields_set}
-        return {name: block for name, block in held.items() if block or name in NEUTRAL}
+        return _given({name: getattr(self, name) for name in self.model_fields_set})
 
     @model_serializer(mode="wrap")
     def _given_alone(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -84,12 +83,18 @@ class Override(Strict, frozen=True):
 
 def beside(own: Mapping[str, Any], held: Mapping[str, Any]) -> dict[str, Any]:
     """One's own blocks, and beside them those held before; not what one's own stages all give themselves."""
-    stages = own.get("stages")
-    given = [each.given if isinstance(each, Override) else each for each in stages or ()]
-    replaced = in_all([each for each in given if isinstance(each, Mapping)])
+    stages: object = own.get("stages")
+    listed = stages if isinstance(stages, (list, tuple)) else ()  # pyright: ignore
+    given = [each.given for each in listed if isinstance(each, Override)]
+    given += [_given(each) for each in listed if isinstance(each, Mapping)]  # pyright: ignore
+    replaced = in_all(given)
     return {**{name: block for name, block in held.items() if name not in replaced}, **own}
 
 
 def in_all(blocks: Sequence[Mapping[str, Any]]) -> set[str]:
     """The blocks that every one of several places gives, of those that a pipeline need not have."""
     return set.intersection(*map(set, blocks)) & {"at", "budget", *NEUTRAL} if blocks else set()
+
+
+def _given(blocks: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: block for name, block in blocks.items() if block or name in NEUTRAL}

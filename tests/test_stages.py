@@ -93,6 +93,20 @@ def test_mistakes_are_said(tmp_path, text, message):
     assert message in refused(tmp_path, f"extends: pyramid.yaml\n{text}\n")
 
 
+@pytest.mark.parametrize("stages", ["5", "true", "1.5", "word", "{at: {layer: 2}}", "[1]", "[null]", "null"])
+def test_what_is_no_list_of_places_is_refused_where_it_stands(tmp_path, stages):
+    assert "pipeline.yaml:2:" in refused(tmp_path, f"extends: fastv\nstages: {stages}\n")
+    with pytest.raises(pk.ConfigError, match="stages"):
+        pk.load("fastv").swap(stages=yaml.safe_load(stages))
+
+
+def test_a_block_that_places_leave_open_is_the_parents(tmp_path):
+    """None stands for a block that is not given, where a pipeline cannot be without it."""
+    written(tmp_path, "extends: fastv\nbudget: 0.3\n", "parent.yaml")
+    open_ = "extends: parent.yaml\nstages: [{at: {layer: 1}, budget: null}, {at: {layer: 2}, budget: null}]\n"
+    assert [cut.budget for cut in pk.load(written(tmp_path, open_)).cuts] == [0.3, 0.3]
+
+
 BUDGETS = st.lists(st.integers(1, 12) | st.floats(0.05, 1), min_size=1, max_size=3)
 
 
