@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -74,7 +74,18 @@ class Override(Strict, frozen=True):
     @property
     def given(self) -> dict[str, Any]:
         """The blocks that are given; of these, the neutral ones may be given as none."""
-        return _given({name: getattr(self, name) for name in self.model_fields_set})
+        fields = (name for name in type(self).model_fields if name in self.model_fields_set)
+        return _given({name: getattr(self, name) for name in fields})
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the same is given: a block given as none is not one that is left open."""
+        return isinstance(other, Override) and self.given == other.given
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.given.items()))
+
+    def __repr_args__(self) -> Iterable[tuple[str, Any]]:
+        return self.given.items()
 
     @model_serializer(mode="wrap")
     def _given_alone(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

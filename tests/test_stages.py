@@ -107,6 +107,34 @@ def test_a_block_that_places_leave_open_is_the_parents(tmp_path):
     assert [cut.budget for cut in pk.load(written(tmp_path, open_)).cuts] == [0.3, 0.3]
 
 
+PLACES = st.fixed_dictionaries(
+    {"at": st.just({"layer": 1})},
+    optional={
+        "budget": st.sampled_from([0.75, None]),
+        "importance": st.sampled_from(["constant", None]),
+        "bias": st.sampled_from(["padding", None, []]),
+        "graph": st.sampled_from(["cosine", None]),
+        "select": st.sampled_from(["fill", []]),
+        "merge": st.sampled_from(["nearest", None]),
+    },
+)
+
+
+@settings(max_examples=200)
+@given(PLACES, PLACES)
+def test_places_are_equal_just_if_they_do_the_same_in_every_pipeline(one, other):
+    """A block given as none takes the pipeline's away; one that is not given leaves it."""
+    whole = pk.load("fastv").swap(bias="exponential", graph="grid", merge="neighbours")
+    last = {"at": {"layer": 2}}  # so that no block is given in all places
+    first, second = (whole.swap(stages=[place, last]) for place in (one, other))
+    same = first.cuts == second.cuts
+    assert (first == second) is same
+    assert (first.stages[0] == second.stages[0]) is same
+    assert (repr(first.stages[0]) == repr(second.stages[0])) is same
+    assert len({*first.stages, *second.stages}) == 3 - same
+    assert pk.Pipeline.validated(first.model_dump(), pk.installed(), "a test").cuts == first.cuts
+
+
 BUDGETS = st.lists(st.integers(1, 12) | st.floats(0.05, 1), min_size=1, max_size=3)
 
 
