@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -77,8 +77,18 @@ class Override(Strict, frozen=True):
     @property
     def given(self) -> dict[str, Any]:
         """The blocks that are given; of these, the neutral ones may be given as none."""
-        held = {name: getattr(self, name) for name in self.model_fields_set}
-        return {name: block for name, block in held.items() if block or name in NEUTRAL}
+        fields = (name for name in type(self).model_fields if name in self.model_fields_set)
+        return _given({name: getattr(self, name) for name in fields})
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the same is given: a block given as none is not one that is left open."""
+        return isinstance(other, Override) and self.given == other.given
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.given.items()))
+
+    def __repr_args__(self) -> Iterable[tuple[str, Any]]:
+        return self.given.items()
 
     @model_serializer(mode="wrap")
     def _given_alone(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -90,12 +100,18 @@ def beside(own: Mapping[str, Any], held: Mapping[str, Any]) -> dict[str, Any]:
 
     Of those not what one's own stages all give themselves, nor what spoke of the one they come from.
     """
-    stages = own.get("stages")
-    given = [each.given if isinstance(each, Override) else each for each in stages or ()]
-    replaced = in_all([each for each in given if isinstance(each, Mapping)]).union(OWN)
+    stages: object = own.get("stages")
+    listed = stages if isinstance(stages, (list, tuple)) else ()  # pyright: ignore
+    given = [each.given for each in listed if isinstance(each, Override)]
+    given += [_given(each) for each in listed if isinstance(each, Mapping)]  # pyright: ignore
+    replaced = in_all(given).union(OWN)
     return {**{name: block for name, block in held.items() if name not in replaced}, **own}
 
 
 def in_all(blocks: Sequence[Mapping[str, Any]]) -> set[str]:
     """The blocks that every one of several places gives, of those that a pipeline need not have."""
     return set.intersection(*map(set, blocks)) & {"at", "budget", *NEUTRAL} if blocks else set()
+
+
+def _given(blocks: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: block for name, block in blocks.items() if block or name in NEUTRAL}

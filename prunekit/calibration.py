@@ -49,7 +49,7 @@ def calibrate(
     """
     if not images:
         raise ConfigError("Calibration needs images, and there are none.")
-    scorer = pipeline.swap(bias=None, graph=None, select="top_k", budget=1.0)
+    scorer = pipeline.swap(bias=None, graph=None, select="top_k", merge=None, budget=1.0)
     prior = Prior.load(unfinished) if unfinished is not None and unfinished.is_file() else None
     layer = pipeline.at.layer
     how = (loaded.name, layer, prompt, pipeline.importance.model_dump_json())

@@ -102,9 +102,9 @@ class _Document:
         Where a list may be given as its one item, validation counts that item and the file does not.
         """
         while path not in self.marks:
-            uncounted = path[:1] + path[2:] if path[1:2] == (0,) else path
-            if uncounted in self.marks:
-                return self.marks[uncounted]
+            for place, step in enumerate(path):
+                if step == 0 and (uncounted := path[:place] + path[place + 1 :]) in self.marks:
+                    return self.marks[uncounted]
             path = path[:-1]
         return self.marks[path]
 
@@ -129,7 +129,7 @@ def load(name: str | Path, registry: Registry | None = None) -> Pipeline:
         marked = [
             (document.mark(path), why)
             for path, why in mistakes(error).items()
-            if not document.orphan or path[0] in document.data
+            if not document.orphan or not path or path[0] in document.data
         ]
         faults += [mark.fault(why) for mark, why in sorted(marked, key=lambda item: item[0].line)]
     else:

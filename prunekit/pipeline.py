@@ -37,7 +37,7 @@ from prunekit.kernels.ranking import best
 from prunekit.registry import Registry, installed
 from prunekit.schedule import Schedule
 from prunekit.stages import GraphBuilder, ImportanceScorer, Merger, Selector, Site, Stage, bound
-from prunekit.strict import Strict, mistakes
+from prunekit.strict import Strict, misplaced, mistakes
 from prunekit.tokens import (
     Bias,
     Candidates,
@@ -109,7 +109,8 @@ class Pipeline(Strict, frozen=True):
     @classmethod
     def _after_its_steps(cls, merge: Merger | None, info: ValidationInfo) -> Merger | None:
         """Refuses a merger that asks for a step there is not."""
-        _refuse_unknown_steps(merge, info.data.get("select"))
+        if (told := _unknown_step(merge, info.data.get("select"))) is not None:
+            raise PydanticCustomError("stage", "{told}", {"told": told})
         return merge
 
     @field_validator("select", mode="after")
@@ -123,23 +124,17 @@ class Pipeline(Strict, frozen=True):
     def _places_in_order(self) -> Self:
         layers = [each.at.layer for each in self.stages]
         if any(later <= earlier for earlier, later in pairwise(layers)):
-            raise PydanticCustomError("stage", "stages go by ascending layers; got {got}", {"got": layers})
+            raise misplaced("stages", why=f"they go by ascending layers; got {layers}")
         budgets = [cut.budget for cut in self.cuts]
-        for earlier, later in pairwise(budgets):
-            if type(earlier) is type(later) and later > earlier:
-                raise PydanticCustomError(
-                    "stage",
-                    "budgets of stages never rise, for shares are of the prompt's tokens; got {got}",
-                    {"got": budgets},
-                )
-        for cut in self.cuts:
-            _refuse_unknown_steps(cut.merge, cut.select)
+        if any(type(one) is type(next_) and next_ > one for one, next_ in pairwise(budgets)):
+            told = f"their budgets never rise, for shares are of the prompt's tokens; got {budgets}"
+            raise misplaced("stages", why=told)
+        for number, cut in enumerate(self.cuts if self.stages else ()):
+            if (told := _unknown_step(cut.merge, cut.select)) is not None:
+                raise misplaced("stages", number, "merge", why=told)
         for block in sorted(self._overridden & self.model_fields_set):
-            raise PydanticCustomError(
-                "stage",
-                "{block} is given in every one of the stages, and would not hold; change it there",
-                {"block": block},
-            )
+            told = "every one of the stages gives its own, so that this would not hold; change it there"
+            raise misplaced(block, why=told)
         return self
 
     @model_serializer(mode="wrap")
@@ -335,13 +330,14 @@ class Pipeline(Strict, frozen=True):
         )
 
 
-def _refuse_unknown_steps(merge: Merger | None, selectors: tuple[Selector, ...] | None) -> None:
+def _unknown_step(merge: Merger | None, selectors: tuple[Selector, ...] | None) -> str | None:
+    """What is wrong with a merger that asks for a step there is not; None for nothing."""
     if merge is None or selectors is None:
-        return
+        return None
     steps = (*(selector.use for selector in selectors), REST)
     for name in sorted(merge.after.difference(steps)):
-        told = f"there is no selector {name!r} to merge after. {nearest(name, steps)}"
-        raise PydanticCustomError("stage", "{told}", {"told": told})
+        return f"there is no selector {name!r} to merge after. {nearest(name, steps)}"
+    return None
 
 
 def _known(engine: Engine | None) -> Engine | None:

@@ -27,6 +27,12 @@ class Strict(BaseModel, frozen=True, extra="forbid", strict=True, allow_inf_nan=
             raise ValidationError.from_exception_data(cls.__name__, told) from error
 
 
+def misplaced(*path: int | str, why: str) -> ValidationError:
+    """For a validator of a whole model to raise: a mistake that stands at this path in it."""
+    kind = PydanticCustomError("stage", "{why}", {"why": why})
+    return ValidationError.from_exception_data("", [InitErrorDetails(type=kind, loc=path, input=None)])
+
+
 def mistakes(error: ValidationError) -> dict[tuple[int | str, ...], str]:
     """The mistakes of a validation by their path, each as one phrase: path, what is wrong, what was given."""
     found: dict[tuple[int | str, ...], str] = {}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import prunekit as pk
 from prunekit.budget import room_for
+from prunekit.files import with_settings
 from prunekit.schema import json_schema
 from prunekit.testing import token_sets
 
@@ -79,8 +80,8 @@ def test_a_child_changes_what_all_places_share(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("at: {layer: 2}", "at is given in every one of the stages"),
-        ("budget: 0.2", "budget is given in every one of the stages"),
+        ("at: {layer: 2}", "at: every one of the stages gives its own"),
+        ("budget: 0.2", "budget: every one of the stages gives its own"),
         ("stages: [{budget: 0.2}]", "stages.0.at: this field is required"),
         ("stages: [{at: {layer: 2}, bugdet: 1}]", "Did you mean 'budget'?"),
         ("stages: [{at: {layer: 2}}, {at: {layer: 2}}]", "ascending layers; got [2, 2]"),
@@ -91,6 +92,81 @@ def test_a_child_changes_what_all_places_share(tmp_path):
 def test_mistakes_are_said(tmp_path, text, message):
     written(tmp_path, PYRAMID, "pyramid.yaml")
     assert message in refused(tmp_path, f"extends: pyramid.yaml\n{text}\n")
+
+
+@pytest.mark.parametrize(
+    "text, place",
+    [
+        ("stages:\n- at: {layer: 1}\n  select: {use: top_k, share: 7}\n", "4:24"),
+        ("stages:\n- at: {layer: 1}\n- at: {layer: 2}\n  bias: {use: padding, treshold: 1}\n", "5:24"),
+        ("stages: [{at: {layer: 2}}, {at: {layer: 2}}]\n", "2:1"),
+        ("stages: [{at: {layer: 2}, budget: 1}, {at: {layer: 3}, budget: 2}]\n", "2:1"),
+        ("stages: [{at: {layer: 2}}]\nname: mine\nat: {layer: 2}\n", "4:1"),
+    ],
+)
+def test_mistakes_are_marked_where_they_stand(tmp_path, text, place):
+    assert f"pipeline.yaml:{place}: " in refused(tmp_path, f"extends: fastv\n{text}")
+
+
+def test_an_unknown_parent_hides_no_mistake_of_places(tmp_path):
+    told = refused(tmp_path, f"extends: nobody\n{PYRAMID.replace('layer: 16', 'layer: 4')}")
+    assert "ascending layers" in told
+    assert "extends: There is no pipeline" in told
+
+
+@pytest.mark.parametrize("stages", ["5", "true", "1.5", "word", "{at: {layer: 2}}", "[1]", "[null]", "null"])
+def test_what_is_no_list_of_places_is_refused_where_it_stands(tmp_path, stages):
+    assert "pipeline.yaml:2:" in refused(tmp_path, f"extends: fastv\nstages: {stages}\n")
+    with pytest.raises(pk.ConfigError, match="stages"):
+        pk.load("fastv").swap(stages=yaml.safe_load(stages))
+
+
+def test_a_block_that_places_leave_open_is_the_parents(tmp_path):
+    """None stands for a block that is not given, where a pipeline cannot be without it."""
+    written(tmp_path, "extends: fastv\nbudget: 0.3\n", "parent.yaml")
+    open_ = "extends: parent.yaml\nstages: [{at: {layer: 1}, budget: null}, {at: {layer: 2}, budget: null}]\n"
+    assert [cut.budget for cut in pk.load(written(tmp_path, open_)).cuts] == [0.3, 0.3]
+
+
+PLACES = st.fixed_dictionaries(
+    {"at": st.just({"layer": 1})},
+    optional={
+        "budget": st.sampled_from([0.75, None]),
+        "importance": st.sampled_from(["constant", None]),
+        "bias": st.sampled_from(["padding", None, []]),
+        "graph": st.sampled_from(["cosine", None]),
+        "select": st.sampled_from(["fill", []]),
+        "merge": st.sampled_from(["nearest", None]),
+    },
+)
+
+
+@settings(max_examples=200)
+@given(PLACES, PLACES)
+def test_places_are_equal_just_if_they_do_the_same_in_every_pipeline(one, other):
+    """A block given as none takes the pipeline's away; one that is not given leaves it."""
+    whole = pk.load("fastv").swap(bias="exponential", graph="grid", merge="neighbours")
+    last = {"at": {"layer": 2}}  # so that no block is given in all places
+    first, second = (whole.swap(stages=[place, last]) for place in (one, other))
+    same = first.cuts == second.cuts
+    assert (first == second) is same
+    assert (first.stages[0] == second.stages[0]) is same
+    assert (repr(first.stages[0]) == repr(second.stages[0])) is same
+    assert len({*first.stages, *second.stages}) == 3 - same
+    assert pk.Pipeline.validated(first.model_dump(), pk.installed(), "a test").cuts == first.cuts
+
+
+@settings(max_examples=100)
+@given(st.lists(PLACES, max_size=3))
+def test_any_places_survive_the_round_trip(tmp_path_factory, places):
+    whole = pk.load("fastv").swap(budget=0.75, bias="exponential", graph="grid", merge="neighbours")
+    stages = [{**place, "at": {"layer": layer}} for layer, place in enumerate(places, start=1)]
+    pipeline = whole.swap(stages=stages)
+    again = pk.load(written(tmp_path_factory.getbasetemp(), pk.to_yaml(pipeline), "places.yaml"))
+    assert again == pipeline
+    assert again.cuts == pipeline.cuts
+    assert pipeline.swap() == pipeline
+    assert with_settings(pipeline, ["name=other"]) == pipeline.swap(name="other")
 
 
 BUDGETS = st.lists(st.integers(1, 12) | st.floats(0.05, 1), min_size=1, max_size=3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from prunekit.hf.shape import Shape
 
 Convention = Literal["exact", "unmasked", "fastv", "fastv-visual"]
+
+MOST = 10**9
+"""More tokens than any prompt has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +62,8 @@ def budget(
     model: Annotated[
         str, typer.Option(help="testbed, a local folder, or a hub id; only its configuration is read.")
     ] = "testbed",
-    visual: Annotated[int, typer.Option(min=1, help="Visual tokens of a prompt.")] = 576,
-    text: Annotated[int, typer.Option(min=0, help="Its other tokens.")] = 64,
+    visual: Annotated[int, typer.Option(min=1, max=MOST, help="Visual tokens of a prompt.")] = 576,
+    text: Annotated[int, typer.Option(min=0, max=MOST, help="Its other tokens.")] = 64,
     average: Annotated[
         float | None, typer.Option(help="The target: visual tokens on average over the layers.")
     ] = None,
@@ -101,7 +105,7 @@ def budget(
         return
     out.print(_table(told))
     if found != own:
-        out.print(_blocks(chosen.scheduled(found)), markup=False, soft_wrap=True)
+        out.print(_blocks(chosen.scheduled(found), pipeline), markup=False, soft_wrap=True)
     note("Savings are of the prefill of the language model, by each convention of counting.")
 
 
@@ -116,9 +120,10 @@ def _table(told: dict[str, Any]) -> Table:
     return table
 
 
-def _blocks(pipeline: Pipeline) -> str:
-    """What to write in a file that extends the pipeline."""
-    data: dict[str, Any] = {"extends": pipeline.name}
+def _blocks(pipeline: Pipeline, asked: str) -> str:
+    """What to write in a file, wherever it lies, that extends the pipeline that was asked for."""
+    file = Path(asked)
+    data: dict[str, Any] = {"extends": str(file.resolve()) if file.suffix in {".yaml", ".yml"} else asked}
     if pipeline.stages:
         data["stages"] = pipeline.model_dump(mode="json")["stages"]
     else:

@@ -32,7 +32,7 @@ def calibrate_command(
     model: Annotated[
         str, typer.Option(help="testbed (comes with prunekit), a local folder, or a hub id.")
     ] = "testbed",
-    layer: Annotated[int, typer.Option(min=1, help="The pruning layer the prior is for.")] = 2,
+    layer: Annotated[int, typer.Option(min=0, help="The pruning layer the prior is for.")] = 2,
     prompt: Annotated[str, typer.Option(help="A generic prompt, asked about every image.")] = GENERIC_PROMPT,
     pipeline: Annotated[
         str, typer.Option(help="The pipeline whose importance stage scores: a name or a YAML file.")
@@ -50,7 +50,7 @@ def calibrate_command(
     Example: prunekit calibrate --model llava-hf/llava-1.5-7b-hf --layer 2 --images photos/
     """
     files = image_files(images)
-    chosen = load(pipeline).swap(at={"layer": layer})
+    chosen = _placed(load(pipeline), layer)
     if file is not None:
         check_place(file)
         if file.suffix != ".safetensors":
@@ -70,6 +70,17 @@ def calibrate_command(
     else:
         out.print(str(place), markup=False, soft_wrap=True)
         note(f"The mean over {prior.images} images: {planes} planes of {rows} × {columns}.")
+
+
+def _placed(pipeline: Pipeline, layer: int) -> Pipeline:
+    """The pipeline at a layer: its one place moved there, or that one of several."""
+    if not pipeline.stages:
+        return pipeline.swap(at=pipeline.at.model_copy(update={"layer": layer}))
+    found = next((cut for cut in pipeline.cuts if cut.at.layer == layer), None)
+    if found is None:
+        layers = ", ".join(str(cut.at.layer) for cut in pipeline.cuts)
+        raise ConfigError(f"{pipeline.name} prunes at layers {layers}; say with --layer which of them.")
+    return found
 
 
 def measure_if_missing(loaded: LoadedModel, pipeline: Pipeline, files: Sequence[Path]) -> None:

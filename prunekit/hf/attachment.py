@@ -111,6 +111,7 @@ class Attachment:
         with ExitStack() as stack:
             _attached.add(module)
             stack.callback(_attached.discard, module)
+            stack.callback(pruning.leave)
             if self._chooser.sight is not None:
                 self._chooser.sight.install(stack)
             Hooks(decoder, self._cuts, pruner, pruning).install(stack)

@@ -31,4 +31,17 @@ class Glance:
         held: Any = layers[layer_idx] if layer_idx < len(layers) else None
         if held is None or not held.is_initialized or not held.keys.numel():
             return key_states, value_states
-        return torch.cat([held.keys, key_states], -2), torch.cat([held.values, value_states], -2)
+        shown = slice(held.keys.shape[-2] - handed_out(held), None)
+        return (
+            torch.cat([held.keys[:, :, shown], key_states], -2),
+            torch.cat([held.values[:, :, shown], value_states], -2),
+        )
+
+
+def handed_out(held: Any) -> int:
+    """How many of the keys that a layer of a cache holds it gives to new queries.
+
+    All of them, but where it records a past to be cropped back to: then no more than its window.
+    """
+    count = held.keys.shape[-2]
+    return min(count, held.sliding_window - 1) if getattr(held, "record_past", False) else count

@@ -18,6 +18,7 @@ from prunekit.hf.forward import Arguments, ForwardPass
 from prunekit.hf.override import override
 from prunekit.hf.pruner import Pruner
 from prunekit.hf.pruning import Pruning
+from prunekit.hf.turn import Turn
 from prunekit.kernels.attention import Attending
 from prunekit.tokens import InputFeatures, TextFeatures
 
@@ -35,6 +36,7 @@ class Hooks:
         self._pruner = pruner
         self._pruning = pruning
         self._forward: ForwardPass | None = None
+        self._turn = Turn()
 
     def install(self, stack: ExitStack) -> None:
         """Puts everything on the model, and on the stack how to take it off."""
@@ -68,6 +70,7 @@ class Hooks:
     # On the model
 
     def _begin(self, model: nn.Module, given: tuple[Any, ...], named: Arguments) -> None:
+        self._turn.take()
         self._forward = None
         inputs = _by_name(model, given, named)
         if inputs.get("input_ids") is not None or inputs.get("inputs_embeds") is not None:
@@ -75,6 +78,8 @@ class Hooks:
 
     def _end(self, model: nn.Module, given: tuple[Any, ...], output: object) -> None:
         """Called after an error, too; then there is no output."""
+        if not self._turn.give_back():
+            return
         forward, self._forward = self._forward, None
         if output is not None and forward is not None and forward.selections:
             self._pruning.add(tuple(forward.selections.values()), self._pruner.end(forward))
@@ -84,11 +89,13 @@ class Hooks:
         def generate(*given: Any, **named: Any) -> Any:
             settings = dict(zip(inspect.signature(original).parameters, given, strict=False)) | named
             refuse_generation(self._decoder.model, settings)
+            self._turn.take()
             self._pruner.asked = settings
             try:
                 return original(*given, **named)
             finally:
                 self._pruner.forget()
+                self._turn.give_back()
 
         return generate
 

@@ -137,8 +137,8 @@ class Ledger:
                         f"Cannot crop the last {count} tokens of this cache: visual tokens among them were "
                         "dropped in some layers. Crop no further back than the newest pruned prompt."
                     )
-            self.held = {cut: held.without_last(count) for cut, held in self.held.items()}
         self._call("crop", -count)
+        self.held = {cut: held.without_last(count) for cut, held in self.held.items()}
 
     def reset(self) -> None:
         """Forgets everything: an empty cache has nothing dropped.

@@ -13,6 +13,9 @@ Row = TypeVar("Row")
 PIXELS = ("pixel_values", "pixel_values_videos")
 """The arguments that hold pictures themselves."""
 
+PROMPTS = ("input_ids", "inputs", "inputs_embeds")
+"""The arguments of `generate` that hold a row for each prompt."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pictures:
@@ -41,8 +44,8 @@ class Pictures:
         """
         if asked is None or any(inputs.get(name) is not None for name in PIXELS):
             return cls(inputs)
-        ids = asked.get("input_ids", asked.get("inputs"))
-        rows = ids.shape[0] if isinstance(ids, Tensor) else batch
+        prompts = (asked.get(name) for name in PROMPTS)
+        rows = next((len(prompt) for prompt in prompts if isinstance(prompt, Tensor)), batch)
         copies = batch // rows if rows and batch % rows == 0 else 1
         given = {name: value for name, value in inputs.items() if value is not None}
         if "input_ids" in given:

@@ -13,6 +13,7 @@ from transformers import Cache
 
 from prunekit.hf.decoder import Decoder
 from prunekit.hf.forward import Arguments, ForwardPass, Keep
+from prunekit.hf.glance import handed_out
 from prunekit.hf.ledger import Held, Ledger
 from prunekit.hf.masks import Keys, all_columns, pruned_mask
 from prunekit.hf.rotary import Rotary
@@ -122,10 +123,7 @@ class Plan:
         slide: Any = self.cache.layers[layer]
         if not slide.is_sliding or not slide.is_initialized:
             return every
-        held = slide.keys.shape[-2]
-        if getattr(slide, "record_past", False):  # it holds more, but hands out no more than the window
-            held = min(held, slide.sliding_window - 1)
-        return held + self.moved.shape[1]
+        return handed_out(slide) + self.moved.shape[1]
 
     def _slotted(self, name: str, given: Any) -> Any:
         """What goes with the tokens, for the tokens that go on."""

@@ -64,8 +64,8 @@ class Pruner:
         """
         refuse_changes(self._decoder)
         refuse_inputs(inputs)
-        visual = visual_tokens(self._decoder, inputs, self._marked)
-        self._marked = None
+        marked, self._marked = self._marked, None
+        visual = visual_tokens(self._decoder, inputs, marked)
         forward = ForwardPass.beginning(inputs, visual, self.asked, self._template, choosing=not self._frozen)
         ledger = Ledger.of(inputs.get("past_key_values"))
         if ledger is not None:

@@ -25,7 +25,7 @@ class Pruning:
         shape: The sizes of the decoder.
         cuts: The pruning layers.
         attention: The attention implementation.
-        marks: Who is told where visual tokens stand.
+        marks: Who is told where visual tokens stand; None after the block.
         selections: What is left of each pruned prompt, newest last; only the newest 1024 are remembered,
             and only the newest holds on to its graph, and so to hidden states.
         by_cut: What the newest prompt was left with by each cut, the last of them being its selection.
@@ -36,7 +36,7 @@ class Pruning:
     shape: Shape
     cuts: tuple[int, ...]
     attention: str
-    marks: Callable[[Tensor], None]
+    marks: Callable[[Tensor], None] | None
     selections: list[Selection] = field(default_factory=list[Selection])
     by_cut: tuple[Selection, ...] = ()
     prompts: int = 0
@@ -49,8 +49,17 @@ class Pruning:
 
         Args:
             visual: True where a visual token stands.
+
+        Raises:
+            PrunekitError: The block has ended.
         """
+        if self.marks is None:
+            raise PrunekitError("This block has ended; say where visual tokens stand inside of one.")
         self.marks(visual)
+
+    def leave(self) -> None:
+        """Lets go of the model; what happened stays."""
+        self.marks = None
 
     def add(self, by_cut: tuple[Selection, ...], facts: Prefill) -> None:
         """Remembers a pruned prompt."""

@@ -49,7 +49,7 @@ def test_the_blocks_to_write_are_a_pipeline(prunekit: Prunekit, pyramid: str, tm
     shown = prunekit("budget", "--pipeline", pyramid, "--average", "200").out
     blocks = yaml.safe_load(shown[shown.index("extends") :])
     child = tmp_path / "child.yaml"
-    child.write_text(yaml.safe_dump({**blocks, "extends": pyramid}))
+    child.write_text(yaml.safe_dump(blocks))
     assert told(prunekit, "--pipeline", str(child))["average"] == pytest.approx(200, abs=1)
     single = prunekit("budget", "--pipeline", "fastv", "--average", "300").out
     assert yaml.safe_load(single[single.index("extends") :])["extends"] == "fastv"
@@ -63,6 +63,8 @@ def test_the_blocks_to_write_are_a_pipeline(prunekit: Prunekit, pyramid: str, tm
         (["--save", "0.99"], "are possible"),
         (["--pipeline", "nowhere"], "no pipeline"),
         (["--model", "./nowhere"], "nowhere"),
+        (["--visual", "1" + 30 * "0"], "--visual"),
+        (["--text", "1" + 400 * "0"], "--text"),
     ],
 )
 def test_mistakes(prunekit: Prunekit, pyramid: str, options: list[str], message: str):

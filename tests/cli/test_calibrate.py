@@ -125,6 +125,45 @@ def test_run_measures_a_missing_prior_once(prunekit: Prunekit, album: Path, bare
     assert json.loads(first.out)[0]["kept_indices"] == json.loads(second.out)[0]["kept_indices"]
 
 
+STAGED = """
+name: staged
+importance: {use: text_attention, layer: same}
+bias: {use: measured, prior: auto}
+select: [mis, top_k]
+graph: cosine
+merge: {use: nearest, into: [mis]}
+stages: [{at: {layer: 0}, budget: 0.5}, {at: {layer: 3}, budget: 0.25}]
+"""
+
+
+@pytest.fixture
+def staged(tmp_path: Path) -> Path:
+    """A pipeline that wants a prior at two layers, and merges after a step."""
+    file = tmp_path / "staged.yaml"
+    file.write_text(STAGED)
+    return file
+
+
+def test_a_prior_for_each_of_several_places(prunekit: Prunekit, album: Path, bare_model: Path, staged: Path):
+    asked = ["run", "--model", bare_model, "--image", album / "0.png", "--prompt", PROMPT, "--json"]
+    assert prunekit(*asked, "--pipeline", staged).code == 2
+    made = prunekit(*asked, "--pipeline", staged, "--prior-images", album)
+    assert made.code == 0, made.err
+    for layer in (0, 3):
+        again = ["--pipeline", staged, "--layer", layer, "--out", bare_model / f"{layer}.safetensors"]
+        result = prunekit("calibrate", "--model", bare_model, "--images", album, *again)
+        assert result.code == 0, result.err
+        measured, kept = Prior.load(again[-1]), Prior.load(cached(str(bare_model), layer))
+        assert (measured.layer, kept.layer) == (layer, layer)
+        assert torch.equal(measured.whole, kept.whole)
+
+
+def test_a_layer_where_none_of_the_places_is(prunekit: Prunekit, album: Path, staged: Path):
+    result = prunekit("calibrate", "--images", album, "--pipeline", staged, "--layer", 2)
+    assert result.code == 2
+    assert "staged prunes at layers 0, 3" in result.err
+
+
 def test_no_images(prunekit: Prunekit, tmp_path: Path):
     result = prunekit("calibrate", "--images", tmp_path)
     assert result.code == 2

@@ -70,7 +70,6 @@ EXEMPT = {
         "is_nested": "room is shared out anew, and what rounding leaves goes elsewhere",
     },
     "unlike": {
-        "uses_all_room": "without a pivot it takes nothing",
         "follows_the_tokens": TIES_IN_VALUE,
         "breaks_ties_by_index": LIKENESS_DECIDES,
         "ranks_nan_last": LIKENESS_DECIDES,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -104,6 +105,47 @@ def test_sliding_layers_outrun_by_the_answer() -> None:
             expected = reference.generate(**case.inputs, **settings, use_cache=False)
     assert torch.equal(pruned.sequences, expected.sequences)
     torch.testing.assert_close(torch.stack(pruned.logits), torch.stack(expected.logits), atol=1e-4, rtol=1e-4)
+
+
+@IMPLEMENTATIONS
+@pytest.mark.parametrize("layer", [0, 2])
+def test_a_recorded_past_shows_what_a_forgotten_one_does(implementation: str, layer: int) -> None:
+    """A cache that can be cropped holds more than its window, and hands out no more than it."""
+    case, need = gemma3(implementation), TextAttention(layer="same")
+    new = torch.tensor([[31, *[IMAGE] * 16, 32, 33]] * 2)
+    settings = {"pixel_values": noise(2, 3, 64, 64), "token_type_ids": (new == IMAGE).long()}
+    said_by: list[tuple[Tensor, Tensor]] = []
+    for recorded in (False, True):
+        cache = hf.DynamicCache(config=case.model.config.get_text_config())
+        if recorded and not hasattr(cache, "activate_past_recording"):
+            pytest.skip("this release of transformers records no past")
+        if recorded:
+            cache.activate_past_recording()
+        with torch.no_grad(), attach(case.model, Cut(top(0.3, need), layer, [need])) as pruning:
+            case.model(**case.inputs, past_key_values=cache)
+            logits = case.model(
+                **said(case.inputs["attention_mask"], new, past_key_values=cache, **settings)
+            ).logits
+        said_by.append((logits, pruning.selections[1].scores))
+    torch.testing.assert_close(said_by[0], said_by[1])
+
+
+def test_a_crop_that_the_cache_refuses_changes_nothing() -> None:
+    """A window that has slid cannot slide back, unless the cache was told to keep what it leaves."""
+    case = gemma3("sdpa")
+    words = {"token_type_ids": torch.zeros(2, 2, dtype=torch.long)}
+    ids = torch.tensor([[31, 32], [33, 34]])
+    logits: list[Tensor] = []
+    for cropping in (False, True):
+        with torch.no_grad(), attach(case.model, Cut(every(3), layer=0)):
+            cache = case.model(**case.inputs).past_key_values
+            if cropping:
+                with suppress(RuntimeError):
+                    cache.crop(-2)
+                    pytest.skip("this release of transformers crops it")
+            turn = said(case.inputs["attention_mask"], ids, past_key_values=cache, **words)
+            logits.append(case.model(**turn).logits)
+    assert torch.equal(*logits)
 
 
 def test_other_forms_of_output(case: Case) -> None:

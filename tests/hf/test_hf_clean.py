@@ -178,3 +178,14 @@ def test_a_refused_model_is_left_alone() -> None:
     with pytest.raises(UnsupportedModel):
         attach(case.model, Cut(keep_all, layer=LAYERS))
     assert marks(case.model) == untouched
+
+
+def test_what_is_remembered_keeps_no_model_alive() -> None:
+    case = llava("sdpa")
+    with torch.no_grad(), attach(case.model, Cut(every(2), layer=0, needs=[NEEDS[1]])) as pruning:
+        case.model(**case.inputs)
+    model = weakref.ref(case.model)
+    del case
+    gc.collect()
+    assert model() is None
+    assert pruning.report().prompts == 1

@@ -10,7 +10,7 @@ from choosing import every, top
 from families import FAMILIES, IMAGE, Case, llava
 from torch import Tensor
 
-from prunekit import TextAttention, TokenError, UnsupportedModel
+from prunekit import PrunekitError, TextAttention, TokenError, UnsupportedModel, VisionAttention
 from prunekit.hf import Cut, attach
 
 GREEDY = {"max_new_tokens": 5, "do_sample": False, "use_cache": True}
@@ -70,6 +70,26 @@ def test_a_mark_tells(more: dict[str, Any]) -> None:
     assert torch.equal(answers(case, merged(case), case.visual, **more), expected)
 
 
+@pytest.mark.parametrize(
+    "more", [{}, {"num_beams": 3}, {"num_return_sequences": 2, "do_sample": True}], ids=str
+)
+@pytest.mark.parametrize("family", ["llava", "llava_next", "smolvlm"])
+@torch.no_grad()
+def test_pictures_are_those_of_the_prompt_whatever_it_is_repeated_for(
+    family: str, more: dict[str, Any]
+) -> None:
+    """What the encoder shows, and how tokens lie, is told once for rows that stand several times."""
+    case, need = FAMILIES[family]("sdpa"), VisionAttention(query="mean")
+    found: list[tuple[Tensor, Tensor]] = []
+    for inputs in (case.inputs, embedded(case)):
+        torch.manual_seed(3)
+        with attach(case.model, Cut(top(0.4, need), 0, [need], "vision")) as pruning:
+            given = case.model.generate(**inputs, **{**GREEDY, **more})
+        found.append((given[:, -GREEDY["max_new_tokens"] :], pruning.selections[0].positions))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
 @torch.no_grad()
 def test_a_mark_is_for_one_prompt() -> None:
     case = llava("sdpa")
@@ -81,6 +101,26 @@ def test_a_mark_is_for_one_prompt() -> None:
         pruning.mark(torch.zeros_like(case.visual))
         case.model(**merged(case))
     assert pruning.prompts == 1
+
+
+@torch.no_grad()
+def test_a_mark_that_is_refused_is_forgotten() -> None:
+    case = llava("sdpa")
+    with attach(case.model, Cut(every(2), 2)) as pruning:
+        pruning.mark(case.visual[:, 1:])
+        with pytest.raises(TokenError, match="mark of visual tokens"):
+            case.model(**merged(case))
+        case.model(**embedded(case))
+    assert pruning.prompts == 1
+
+
+@torch.no_grad()
+def test_a_mark_after_the_block_is_refused() -> None:
+    case = llava("sdpa")
+    with attach(case.model, Cut(every(2), 2)) as pruning:
+        case.model(**case.inputs)
+    with pytest.raises(PrunekitError, match="block"):
+        pruning.mark(case.visual)
 
 
 @pytest.mark.parametrize("mark", [torch.ones(2, 3).bool(), torch.ones(2, 50)])

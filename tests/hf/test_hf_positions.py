@@ -10,7 +10,7 @@ from families import llava
 from masked import dropped_columns, masked
 from torch import Tensor
 
-from prunekit.hf import attach
+from prunekit.hf import Cut, attach
 
 
 def _positions_seen(model: Any, run: Any) -> list[Tensor]:

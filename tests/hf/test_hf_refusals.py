@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,15 @@ from families import IMAGE, LAYERS, Case, gemma3, llava, qwen2_5_vl, text_config
 from leftovers import marks
 from torch import nn
 
-from prunekit import PrunekitError, Signal, TextAttention, TokenBatch, TokenError, UnsupportedModel
+from prunekit import (
+    PrunekitError,
+    Selection,
+    Signal,
+    TextAttention,
+    TokenBatch,
+    TokenError,
+    UnsupportedModel,
+)
 from prunekit.hf import Cut, attach
 
 
@@ -343,3 +352,49 @@ def test_cropping_a_cache_back_into_what_was_dropped(case: Case) -> None:
         with pytest.raises(PrunekitError, match="Cannot crop"):
             cache.crop(-20)
         assert cache.get_seq_length() == case.inputs["input_ids"].shape[1]
+
+
+@pytest.mark.parametrize("way", ["forward", "generate"])
+def test_two_threads_at_a_time(case: Case, way: str) -> None:
+    """What is refused is the second; the first goes on as if it were alone."""
+    told: list[object] = []
+
+    def run() -> Any:
+        with torch.no_grad():
+            if way == "forward":
+                return case.model(**case.inputs).logits
+            return case.model.generate(**case.inputs, max_new_tokens=3, do_sample=False)
+
+    def intrude() -> None:
+        try:
+            told.append(run())
+        except PrunekitError as error:
+            told.append(str(error))
+
+    def select(tokens: TokenBatch) -> Selection:
+        if len(told) == 1:
+            thread = threading.Thread(target=intrude)
+            thread.start()
+            thread.join()
+        return every(2)(tokens)
+
+    with attach(case.model, Cut(select, layer=2)) as pruning:
+        told.append(run())
+        disturbed = run()
+        assert torch.equal(disturbed, run())
+    assert torch.equal(disturbed, told[0])
+    assert "Another thread" in str(told[1])
+    assert pruning.prompts == 3
+
+
+def test_a_thread_after_another_that_failed(case: Case) -> None:
+    def failing() -> None:
+        with pytest.raises(TokenError):
+            case.model(**{**case.inputs, "attention_mask": case.inputs["attention_mask"][:, 1:]})
+
+    with torch.no_grad(), attach(case.model, Cut(every(2), layer=2)) as pruning:
+        thread = threading.Thread(target=failing)
+        thread.start()
+        thread.join()
+        case.model(**case.inputs)
+    assert pruning.prompts == 1

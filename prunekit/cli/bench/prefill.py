@@ -55,7 +55,9 @@ def prefill(
     ] = None,
     tokens: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="Visual tokens to come near to, in whole images. By default 576 and 2880."),
+        typer.Option(
+            min=1, max=10**5, help="Visual tokens to come near to, in whole images. By default 576 and 2880."
+        ),
     ] = None,
     budget: Annotated[
         list[str] | None,
