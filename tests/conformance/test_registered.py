@@ -143,7 +143,12 @@ VARIANTS = [
     ("select", "deduplicate", {"at_once": 1}, EXEMPT["deduplicate"]),
     ("select", "mmr", {"at_once": 3}, EXEMPT["mmr"]),
     ("select", "top_k", {"most": 2}, {"uses_all_room": "it leaves room on purpose"}),
-    ("select", "unlike", {"texts": 0}, EXEMPT["unlike"]),
+    (
+        "select",
+        "unlike",
+        {"texts": 0},
+        {**EXEMPT["unlike"], "uses_all_room": "without a pivot it takes nothing"},
+    ),
     (
         "select",
         "quota",
