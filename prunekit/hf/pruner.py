@@ -111,7 +111,7 @@ class Pruner:
         if forward.places is not None and cut.text_attention("same"):
             self._probe(forward, cut, layer, named)
         keep = self._keep(forward, cut, named["hidden_states"], cache)
-        slots = None if keep is None else Slots.keeping(keep, forward.real)
+        slots = None if keep is None else Slots.keeping(forward.stream.left(keep), forward.real)
         if slots is None and not forward.plans and Ledger.of(cache) is None:
             return
         forward.plans[number] = self._plan(forward, cut, cache, slots, keep)
