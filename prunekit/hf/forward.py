@@ -53,6 +53,10 @@ class Stream:
         """How many there are in a row, padding included."""
         return self.real.shape[1]
 
+    def left(self, keep: Keep) -> Keep:
+        """Of columns to keep those that are still there: padding may be gone, too."""
+        return keep if self.slots is None else keep & self.slots.marks(keep.shape[1])
+
 
 @dataclass(slots=True, eq=False)
 class ForwardPass:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,6 +32,26 @@ from prunekit.hf.visual import visual_tokens
 from prunekit.kernels.attention import Attending
 from prunekit.tokens import InputFeatures, Selection, TextFeatures
 
+Merge = Callable[[Tensor], Tensor]
+"""Puts into the states that enter a cut what kept tokens were merged into."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frozen:
+    """What was decided at a cut, for passes without a cache, which read the prompt again.
+
+    Attributes:
+        keep: Which columns of the prompt go on.
+        merge: What was merged into them.
+    """
+
+    keep: Keep
+    merge: Merge
+
+
+def _as_they_are(states: Tensor) -> Tensor:
+    return states
+
 
 class Pruner:
     """Decides for one forward pass after another; knows nothing of hooks.
@@ -52,7 +74,7 @@ class Pruner:
         self._rotary = rotary
         self._marked: Tensor | None = None
         self._probing: Cut | None = None
-        self._frozen: dict[int, Keep] = {}
+        self._frozen: dict[int, Frozen] = {}
 
     def begin(self, inputs: Mapping[str, Any]) -> ForwardPass:
         """The pass that these arguments of the model's forward begin.
@@ -127,7 +149,7 @@ class Pruner:
         if forward.places is not None and cut.seen_in("same"):
             self._probe(forward, cut, layer, named)
         keep = self._keep(forward, cut, named, cache)
-        slots = None if keep is None else Slots.keeping(keep, forward.real)
+        slots = None if keep is None else Slots.keeping(forward.stream.left(keep), forward.real)
         if slots is None and not forward.plans and Ledger.of(cache) is None:
             return
         forward.plans[number] = self._plan(forward, cut, cache, slots, keep)
@@ -188,28 +210,29 @@ class Pruner:
 
     def _keep(self, forward: ForwardPass, cut: Cut, named: Arguments, cache: Cache | None) -> Keep | None:
         """Which of the new columns go on; None for all of them. Merged features go on in the states."""
+        states: Tensor = named["hidden_states"]
         frozen = self._frozen.get(cut.layer)
         if frozen is not None:
-            later = forward.length - frozen.shape[1]
-            return torch.nn.functional.pad(frozen, (0, later), value=True)
+            named["hidden_states"] = frozen.merge(states)
+            later = forward.length - frozen.keep.shape[1]
+            return torch.nn.functional.pad(frozen.keep, (0, later), value=True)
         if forward.places is None:
             return None
         _refuse_unseen(forward, cut)
-        states: Tensor = named["hidden_states"]
         start = now(states.device)
         selection = self._chooser(forward, cut, forward.places, states)
-        if cut.merges:
-            named["hidden_states"] = self._merged(forward, cut, states, selection)
+        merge = self._merging(forward, cut, selection) if cut.merges else _as_they_are
+        named["hidden_states"] = merge(states)
         forward.selections[cut.layer] = selection
         forward.select_ms += 1e3 * (now(states.device) - start)
         keep = ~forward.visual | forward.places.mark(selection.kept, forward.length)
         _refuse_headless(keep, forward)
         if self.asked is not None and cache is None:
-            self._frozen[cut.layer] = keep
+            self._frozen[cut.layer] = Frozen(keep, merge)
         return keep
 
-    def _merged(self, forward: ForwardPass, cut: Cut, states: Tensor, selection: Selection) -> Tensor:
-        """The states with what the kept tokens were merged into in their places."""
+    def _merging(self, forward: ForwardPass, cut: Cut, selection: Selection) -> Merge:
+        """Puts into the states what the kept tokens were merged into."""
         values, places = selection.merged, forward.stream.places
         if values is None or places is None:
             raise TokenError("A cut that merges has a selection with merged features.")
@@ -217,7 +240,7 @@ class Pruner:
         if cut.features == "vision" and sight is not None and sight.projection is not None:
             with torch.no_grad():
                 values = sight.projection(values.to(sight.dtype))
-        return places.put(states, values, selection.kept)
+        return functools.partial(places.put, values=values, where=selection.kept)
 
 
 def _refuse_unseen(forward: ForwardPass, cut: Cut) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from torch import Tensor
 
 import prunekit as pk
 from prunekit import Selection, TextAttention, TokenBatch, VisionAttention
-from prunekit.hf import Cut, attach
+from prunekit.hf import Cut, Positions, attach
 from prunekit.hf.pruning import Pruning
 
 LAST, SAME = TextAttention(), TextAttention(layer="same")
@@ -193,6 +194,37 @@ def test_caches_hold_what_is_left_and_tell_what_was(layers: tuple[int, ...]) -> 
     counts = [32, *(int(chosen.kept.sum()) for chosen in pruning.by_cut)]
     assert [report.visual_before, *report.visual_by_cut] == [(count,) for count in counts]
     assert " → ".join(map(str, counts)) in str(report)
+
+
+@pytest.mark.parametrize("positions", ["keep", "repack"])
+@pytest.mark.parametrize("more", [{}, {"use_cache": False}], ids=str)
+def test_padding_that_is_gone_does_not_come_back(more: dict[str, Any], positions: Positions) -> None:
+    """Rows that drop unequal numbers lose their padding; at a later cut they may be even again."""
+    case = llava("sdpa", [[16], [16]])
+    pad = torch.nn.functional.pad
+    inputs = {name: pad(case.inputs[name], (5, 0)) for name in ("input_ids", "attention_mask")}
+    case = Case(case.model, case.inputs | inputs)
+    sizes: list[list[int]] = [[] for _ in range(LAYERS)]
+
+    def first(counts: list[int]) -> Select:
+        def select(tokens: TokenBatch) -> Selection:
+            rank = tokens.present.cumsum(1)
+            return selection(tokens, tokens.present & (rank <= torch.tensor(counts)[:, None]))
+
+        return select
+
+    def note(number: int) -> Any:
+        return lambda layer, given, output: sizes[number].append(output[0].shape[-2])
+
+    with ExitStack() as stack:
+        for number, layer in enumerate(case.model.get_decoder().layers):
+            stack.callback(layer.register_forward_hook(note(number)).remove)
+        cuts = [Cut(first([12, 14]), 1), Cut(first([12, 12]), 3)]
+        with attach(case.model, *cuts, positions=positions) as pruning:
+            pruned = answer(case.model, case.inputs, **more)
+    for earlier, later in pairwise(sizes):
+        assert all(b <= a for a, b in zip(earlier, later, strict=True))
+    check_masked(case, pruning, pruned, repack=positions == "repack", **more)
 
 
 def test_later_cuts_see_all_tokens_and_who_is_gone() -> None:

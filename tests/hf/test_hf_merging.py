@@ -31,11 +31,10 @@ def merging(change: Any) -> Select:
     return select
 
 
-def logits(model: Any, inputs: dict[str, Any], *cuts: Cut) -> Tensor:
+def logits(model: Any, inputs: dict[str, Any], *cuts: Cut, **more: Any) -> Tensor:
+    settings = {"max_new_tokens": 3, "do_sample": False, **more}
     with torch.no_grad(), attach(model, *cuts):
-        out = model.generate(
-            **inputs, max_new_tokens=3, do_sample=False, output_logits=True, return_dict_in_generate=True
-        )
+        out = model.generate(**inputs, **settings, output_logits=True, return_dict_in_generate=True)
     return torch.stack(out.logits)
 
 
@@ -93,6 +92,15 @@ def test_steps_merge_what_was_merged() -> None:
     with torch.no_grad(), attach(case.model, Cut(every(3), 0), Cut(look, 1)):
         case.model(**case.inputs)
     assert not torch.allclose(zeros, entering[1].features)
+
+
+@pytest.mark.parametrize("layers", [(0,), (2,), (1, 3)], ids=str)
+@pytest.mark.parametrize("rows", [[[16, 16], [16]], [[16], [], [16]]], ids=str)
+def test_without_a_cache_it_stays_merged(rows: Any, layers: tuple[int, ...]) -> None:
+    case = llava("sdpa", rows)
+    cuts = [Cut(merging(lambda own: own.flip(-1)), layer, merges=True) for layer in layers]
+    cached, again = (logits(case.model, case.inputs, *cuts, use_cache=use) for use in (True, False))
+    torch.testing.assert_close(cached, again, atol=1e-4, rtol=1e-4)
 
 
 def test_a_cut_that_merges_nothing() -> None:
