@@ -25,6 +25,23 @@ from prunekit.hookspecs import hookimpl
 from prunekit.pipeline import Pipeline
 from prunekit.prior import Prior
 from prunekit.registry import Registry, installed
+from prunekit.signals import (
+    Distance,
+    InputFeatures,
+    JointFeatures,
+    JointTexts,
+    Keys,
+    PaddedShare,
+    Signal,
+    Sizes,
+    TextAttention,
+    TextFeatures,
+    TextKeys,
+    TextRows,
+    VisionAttention,
+    VisionKeys,
+    WeightGradient,
+)
 from prunekit.stages import (
     BiasEstimator,
     GraphBuilder,
@@ -39,29 +56,14 @@ from prunekit.stages import (
 from prunekit.tokens import (
     Bias,
     Candidates,
-    Distance,
     Explanation,
     Growth,
-    InputFeatures,
-    JointFeatures,
-    JointTexts,
     Kept,
-    Keys,
-    PaddedShare,
     Removal,
     Room,
     Scores,
     Selection,
-    Signal,
-    Sizes,
-    TextAttention,
-    TextFeatures,
-    TextKeys,
-    TextRows,
     TokenBatch,
-    VisionAttention,
-    VisionKeys,
-    WeightGradient,
 )
 
 __all__ = [

@@ -8,8 +8,8 @@ from typing import Any
 
 from prunekit.errors import MissingPrior
 from prunekit.pipeline import Pipeline
+from prunekit.signals import Signal, WeightGradient
 from prunekit.stages import Merger, Pairs, Site, Where, most_pairs
-from prunekit.tokens import Signal, WeightGradient
 
 NOWHERE = "no/such-model"
 """A model for which nothing was measured."""

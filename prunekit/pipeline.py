@@ -36,22 +36,10 @@ from prunekit.kernels.engine import ENGINES, Engine, engine_for
 from prunekit.kernels.ranking import best
 from prunekit.registry import Registry, installed
 from prunekit.schedule import Schedule
+from prunekit.signals import Signal, VisionAttention, VisionKeys
 from prunekit.stages import GraphBuilder, ImportanceScorer, Merger, Selector, Site, Stage, bound
 from prunekit.strict import Strict, misplaced, mistakes
-from prunekit.tokens import (
-    Bias,
-    Candidates,
-    Growth,
-    Kept,
-    Room,
-    Scores,
-    Selection,
-    Signal,
-    TokenBatch,
-    Verdict,
-    VisionAttention,
-    VisionKeys,
-)
+from prunekit.tokens import Bias, Candidates, Growth, Kept, Room, Scores, Selection, TokenBatch, Verdict
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from prunekit.errors import UnknownName
 from prunekit.graph import Graph
+from prunekit.signals import Signal
 from prunekit.strict import Strict
-from prunekit.tokens import Bias, Candidates, Growth, Kept, Room, Scores, Selection, Signal, TokenBatch
+from prunekit.tokens import Bias, Candidates, Growth, Kept, Room, Scores, Selection, TokenBatch
 
 KIND_MARK = "x-prunekit-kind"
 """What stands for an abstract kind in a JSON schema, until the registry puts its stages there."""

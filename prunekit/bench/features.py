@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from prunekit.prior import Prior
-from prunekit.tokens import Signal, TextAttention, TokenBatch
+from prunekit.signals import Signal, TextAttention
+from prunekit.tokens import TokenBatch
 
 PLANES = MappingProxyType({576: 1, 2880: 5, 3328: 13, 8192: 8, 16384: 16})
 """Planes by number of tokens: one image, five tiles of 24 × 24, thirteen of 16 × 16, frames of 32 × 32."""

@@ -21,7 +21,8 @@ from prunekit.hf.question import Tail
 from prunekit.hf.signals import distances, padding_of, question_features
 from prunekit.hf.slots import gather
 from prunekit.hf.vision import Sight
-from prunekit.tokens import Distance, PaddedShare, Selection, Sizes, TextFeatures, TokenBatch
+from prunekit.signals import Distance, PaddedShare, Sizes, TextFeatures
+from prunekit.tokens import Selection, TokenBatch
 
 
 @dataclass(frozen=True, slots=True, eq=False)

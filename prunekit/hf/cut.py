@@ -7,15 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from prunekit.errors import UnsupportedModel
-from prunekit.tokens import (
-    Keys,
-    Selection,
-    Signal,
-    TextAttention,
-    TextKeys,
-    TextRows,
-    TokenBatch,
-)
+from prunekit.signals import Keys, Signal, TextAttention, TextKeys, TextRows
+from prunekit.tokens import Selection, TokenBatch
 
 Select = Callable[[TokenBatch], Selection]
 """All that an attachment knows of a pipeline."""

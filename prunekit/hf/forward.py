@@ -16,7 +16,8 @@ from prunekit.hf.pictures import Pictures
 from prunekit.hf.places import Places
 from prunekit.hf.question import Template, question_columns
 from prunekit.hf.slots import Slots
-from prunekit.tokens import Selection, Signal
+from prunekit.signals import Signal
+from prunekit.tokens import Selection
 
 if TYPE_CHECKING:
     from prunekit.hf.plan import Plan

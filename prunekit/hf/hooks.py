@@ -20,7 +20,7 @@ from prunekit.hf.pruner import Pruner
 from prunekit.hf.pruning import Pruning
 from prunekit.hf.turn import Turn
 from prunekit.kernels.attention import Attending
-from prunekit.tokens import InputFeatures, TextFeatures
+from prunekit.signals import InputFeatures, TextFeatures
 
 
 class Hooks:

@@ -30,7 +30,8 @@ from prunekit.hf.signals import prompt_queries, question_features, seen_in_layer
 from prunekit.hf.slots import Slots, gather
 from prunekit.hf.visual import visual_tokens
 from prunekit.kernels.attention import Attending
-from prunekit.tokens import InputFeatures, Selection, TextFeatures
+from prunekit.signals import InputFeatures, TextFeatures
+from prunekit.tokens import Selection
 
 Merge = Callable[[Tensor], Tensor]
 """Puts into the states that enter a cut what kept tokens were merged into."""

@@ -18,7 +18,7 @@ from prunekit.hf.pictures import Pictures
 from prunekit.hf.places import Places
 from prunekit.hf.slots import gather
 from prunekit.kernels.attention import Attending, attention_rows, mean_attention
-from prunekit.tokens import (
+from prunekit.signals import (
     Distance,
     InputFeatures,
     Keys,

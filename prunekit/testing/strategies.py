@@ -25,26 +25,21 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from prunekit.graph import SparseGraph
-from prunekit.tokens import (
-    Candidates,
+from prunekit.signals import (
     Distance,
     InputFeatures,
     JointFeatures,
-    Kept,
     Keys,
     PaddedShare,
-    Room,
-    Scores,
-    Selection,
     Signal,
     Sizes,
     TextAttention,
     TextRows,
-    TokenBatch,
     VisionAttention,
     VisionKeys,
     WeightGradient,
 )
+from prunekit.tokens import Candidates, Kept, Room, Scores, Selection, TokenBatch
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 DIM = 8

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from prunekit.hf.vision.tower import Wanted
 from prunekit.kernels.attention import Attending, attention_rows, received_attention
-from prunekit.tokens import VisionKeys
+from prunekit.signals import VisionKeys
 
 Values = Float[Tensor, "images patches ..."]
 

@@ -23,7 +23,7 @@ from prunekit.hf.vision.necks import Neck, neck_of
 from prunekit.hf.vision.patches import values_of
 from prunekit.hf.vision.tower import Tower, Wanted
 from prunekit.kernels.attention import Attending
-from prunekit.tokens import Signal, VisionAttention, VisionKeys
+from prunekit.signals import Signal, VisionAttention, VisionKeys
 
 Kind = Literal["image", "video"]
 KINDS: tuple[Kind, Kind] = ("image", "video")

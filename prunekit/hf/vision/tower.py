@@ -9,7 +9,7 @@ from torch import nn
 
 from prunekit.errors import UnsupportedModel
 from prunekit.hf.capture import attention_function
-from prunekit.tokens import VisionAttention, VisionKeys
+from prunekit.signals import VisionAttention, VisionKeys
 
 Wanted = VisionAttention | VisionKeys
 

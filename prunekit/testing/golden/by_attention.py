@@ -12,10 +12,11 @@ from torch import Tensor
 
 from prunekit.kernels.attention import Attending, attention_rows
 from prunekit.registry import installed
+from prunekit.signals import PaddedShare, Signal
 from prunekit.stages import BiasEstimator
 from prunekit.testing.golden.data import Case
 from prunekit.testing.golden.setting import in_a_row, indices, kept, pipeline, scored_by
-from prunekit.tokens import PaddedShare, Signal, TokenBatch
+from prunekit.tokens import TokenBatch
 
 Given = Mapping[str, Tensor]
 

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from prunekit.kernels.scaling import below_one, up_to_one
 from prunekit.pipeline import Pipeline
+from prunekit.signals import JointFeatures, JointTexts, Signal
 from prunekit.testing.golden.data import Case
 from prunekit.testing.golden.setting import in_a_row, kept, order, pipeline, scored_by
-from prunekit.tokens import JointFeatures, JointTexts, Selection, Signal, TokenBatch
+from prunekit.tokens import Selection, TokenBatch
 
 Given = Mapping[str, Tensor]
 

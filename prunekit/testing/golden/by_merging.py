@@ -23,23 +23,10 @@ from prunekit.kernels.peaks import peak_worth
 from prunekit.kernels.ranking import descending, packed_key
 from prunekit.kernels.raters import raters
 from prunekit.pipeline import Pipeline
+from prunekit.signals import InputFeatures, Signal, Sizes, TextFeatures, TextRows, VisionAttention, VisionKeys
 from prunekit.stages import Merger
 from prunekit.testing.golden.data import Case
-from prunekit.tokens import (
-    Candidates,
-    Growth,
-    InputFeatures,
-    Kept,
-    Scores,
-    Selection,
-    Signal,
-    Sizes,
-    TextFeatures,
-    TextRows,
-    TokenBatch,
-    VisionAttention,
-    VisionKeys,
-)
+from prunekit.tokens import Candidates, Growth, Kept, Scores, Selection, TokenBatch
 
 Given: TypeAlias = Mapping[str, Tensor]
 

@@ -13,9 +13,10 @@ from torch import Tensor
 from prunekit.kernels.cosine import unit
 from prunekit.kernels.ranking import packed_key
 from prunekit.kernels.unlike import least_like
+from prunekit.signals import Keys, Signal, TextFeatures, TextKeys
 from prunekit.testing.golden.data import Case
 from prunekit.testing.golden.setting import in_a_row, indices, kept, pipeline, scored_by
-from prunekit.tokens import Keys, Selection, Signal, TextFeatures, TextKeys, TokenBatch
+from prunekit.tokens import Selection, TokenBatch
 
 Given = Mapping[str, Tensor]
 

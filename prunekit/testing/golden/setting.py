@@ -11,7 +11,8 @@ from torch import Tensor
 
 from prunekit.files import load
 from prunekit.pipeline import Pipeline
-from prunekit.tokens import Selection, Signal, TokenBatch
+from prunekit.signals import Signal
+from prunekit.tokens import Selection, TokenBatch
 
 
 def pipeline(name: str, budget: int, **changes: Any) -> Pipeline:
