@@ -59,7 +59,7 @@ def load(
     Code that comes with a model is not run.
 
     Args:
-        name: `testbed`, a model with random weights (`random-llava-small`, `random-llava-7b`), a local
+        name: `testbed`, a model with random weights (`random-llava-tiny`, `-small`, `-7b`), a local
             folder, or the id of a model on the Hugging Face hub. Only the last looks for the network, and
             not if the model is in the local cache.
         device: Where to put it; by default on a GPU where there is one.

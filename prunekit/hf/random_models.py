@@ -86,10 +86,11 @@ class Llava:
 
 
 RANDOM: Mapping[str, Llava] = MappingProxyType({
+    "random-llava-tiny": Llava(640, 1728, 12, 10, 2, torch.float32),
     "random-llava-small": Llava(1024, 2816, 20, 16, 4, torch.float32),
     "random-llava-7b": Llava(4096, 11008, 32, 32, 32, torch.bfloat16),
 })  # fmt: skip
-"""By name: 0.3 B parameters for a CPU, and the shape of LLaVA-1.5-7B for a GPU."""
+"""By name: 0.1 B and 0.3 B parameters for a CPU, and the shape of LLaVA-1.5-7B for a GPU."""
 
 
 def random_model(name: str, device: torch.device, dtype: torch.dtype | None) -> LlavaForConditionalGeneration:

@@ -52,7 +52,12 @@ def test_it_comes_in_another_precision(tiny: str):
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters", "layers"), [("random-llava-small", 51e6, 12), ("random-llava-7b", 6.47e9, 32)]
+    ("name", "parameters", "layers"),
+    [
+        ("random-llava-tiny", 51e6, 12),
+        ("random-llava-small", 225e6, 20),
+        ("random-llava-7b", 6.47e9, 32),
+    ],
 )
 def test_their_decoders_are_as_large_as_is_said(name: str, parameters: float, layers: int):
     with torch.device("meta"):

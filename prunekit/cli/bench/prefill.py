@@ -42,7 +42,7 @@ def prefill(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="random-llava-small or random-llava-7b (random weights, no download), testbed, a local "
+            help="random-llava-tiny, -small or -7b (random weights, no download), testbed, a local "
             "folder, or a hub id. By default the first."
         ),
     ] = None,
@@ -75,10 +75,7 @@ def prefill(
         Literal["float32", "bfloat16", "float16"] | None,
         typer.Option(help="The precision. By default the model's own, and float32 for weights on a CPU."),
     ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, max=256, help="Threads that torch may use. By default as many as it would."),
-    ] = None,
+    threads: Annotated[int, typer.Option(min=1, max=256, help="Threads that torch may use.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
     """Measure what pruning does to reading a prompt and answering it, beside the formula, in one run.
@@ -98,14 +95,13 @@ def prefill(
         chosen = [each.swap(budget=parse_budget(text)) for text, each in product(budget, chosen)]
     precision = getattr(torch, dtype) if dtype else None
     effort = Effort(new_tokens, runs, patience)
-    count = threads or torch.get_num_threads()
-    with using_threads(count):
+    with using_threads(threads):
         rows = [
             row
             for name in model or [MODEL]
             for row in _measured(name, place, precision, chosen, tokens or TOKENS, effort)
         ]
-    told = environment(place, count)
+    told = environment(place, threads)
     if json:
         print_json({"rows": [asdict(row) for row in rows], "environment": told})
         return
