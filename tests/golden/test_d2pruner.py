@@ -209,7 +209,7 @@ def test_the_shipped_values_are_those_of_the_paper(name):
     written = swapped(
         shipped, Switches(alpha=alpha), prior="auto", layout="tile", resize="bilinear", budget=0.1
     )
-    assert written == shipped
+    assert written == shipped.swap()  # a changed pipeline is no longer what the summary says
     assert shipped.graph.alpha == alpha
     assert shipped.at.layer == 2
     assert shipped.needs == {pk.TextAttention(query="last", layer="previous")}
