@@ -200,10 +200,13 @@ class Pruner:
             named = plan.arguments(cut.layer, named)
         if cache is not None:
             named = {**named, "past_key_values": Glance(cache)}
+        rest = {name: value for name, value in named.items() if name != "hidden_states"}
+        states: Tensor = named["hidden_states"]
         self._probing = cut
         try:
             with torch.no_grad():
-                layer.forward(**named)
+                # By place, for older releases note what enters the first layer by it.
+                layer.forward(states, **rest)
         except Captured:
             return
         finally:

@@ -11,10 +11,13 @@ import transformers as hf
 from choosing import every, keep_all, top
 from families import IMAGE, Case, gemma3, llava, noise
 from masked import dropped_columns, masked
+from packaging.version import Version
 from torch import Tensor
 
 from prunekit import TextAttention
 from prunekit.hf import Cut, attach
+
+OLDER = Version(hf.__version__) < Version("5.23")
 
 IMPLEMENTATIONS = pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 
@@ -130,6 +133,7 @@ def test_a_recorded_past_shows_what_a_forgotten_one_does(implementation: str, la
     torch.testing.assert_close(said_by[0], said_by[1])
 
 
+@pytest.mark.skipif(OLDER, reason="this release of transformers does otherwise")
 def test_a_crop_that_the_cache_refuses_changes_nothing() -> None:
     """A window that has slid cannot slide back, unless the cache was told to keep what it leaves."""
     case = gemma3("sdpa")

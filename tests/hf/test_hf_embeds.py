@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from choosing import every, top
 from families import FAMILIES, IMAGE, Case, llava
+from packaging.version import Version
 from torch import Tensor
 
 from prunekit import PrunekitError, TextAttention, TokenError, UnsupportedModel, VisionAttention
@@ -64,6 +66,8 @@ def test_placeholders_tell_in_generate() -> None:
 )
 @torch.no_grad()
 def test_a_mark_tells(more: dict[str, Any]) -> None:
+    if more and Version(transformers.__version__) < Version("5.23"):
+        pytest.skip("this release of transformers gives the copies of a row with two images wrong ones")
     case = llava("sdpa")
     asked = case.inputs["input_ids"].shape[1]
     expected = answers(case, case.inputs, **more)[:, asked:]

@@ -6,13 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from choosing import every, top
 from families import FAMILIES
+from packaging.version import Version
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunekit import TextAttention
 from prunekit.hf import Cut, attach
 from prunekit.measuring import Counting
+
+OLDER = Version(transformers.__version__) < Version("5.23")
 
 
 def reads(model: Any, inputs: dict[str, Any], steps: int) -> int:
@@ -53,6 +57,7 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.skipif(OLDER, reason="this release of transformers does otherwise")
 @PLACES
 def test_each_place_adds_a_few_operations_to_a_step(layers: tuple[int, ...]) -> None:
     """However many layers are behind it: masks and positions are made once for all of them."""

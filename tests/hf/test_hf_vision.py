@@ -30,6 +30,7 @@ from families import (
     vision_config,
 )
 from leftovers import marks
+from packaging.version import Version
 from patchwork import attentions_of, embedded, made_of, recorded, tower_of
 from test_hf_clean import _but_rope
 from test_hf_layout import tokens_of
@@ -42,6 +43,8 @@ from prunekit import VisionAttention as Attention
 from prunekit import VisionKeys as Keys
 from prunekit.hf import Cut, attach
 from prunekit.hf.vision import Sight
+
+OLDER = Version(hf.__version__) < Version("5.23")
 
 CLASS_TOKEN = {"llava", "llava_next", "llava_next_video", "internvl", "vipllava"}
 NOT_OF_PATCHES = {"ovis2", "llava_with_class_token"}
@@ -143,6 +146,8 @@ def test_keys_are_those_of_the_projection() -> None:
 
 @pytest.mark.parametrize("name", [*CASES, "llava_with_class_token"])
 def test_features_go_through_the_projector_to_what_enters_the_decoder(name: str) -> None:
+    if OLDER and name == "paligemma":
+        pytest.skip("this release of transformers scales what leaves the projector")
     case = (CASES | LAYOUTS)[name]("sdpa")
     tokens = tokens_of(case, features="vision")
     sight = Sight.of(case.model, [], features=True)
@@ -240,6 +245,8 @@ def generated(case: Case, needs: list[Signal], **more: Any) -> TokenBatch:
 )
 @pytest.mark.parametrize("name", ["llava", "llava_next", "qwen2_5_vl", "smolvlm", "paligemma"])
 def test_generate_shows_what_a_forward_does(name: str, more: dict[str, Any]) -> None:
+    if OLDER and {"num_beams", "num_return_sequences"} & more.keys():
+        pytest.skip("this release of transformers gives the copies of a row with two images wrong ones")
     case = FAMILIES[name]("sdpa")
     plain = tokens_of(case, needs=SIGNALS, features="vision")
     found = generated(case, SIGNALS, **more)
@@ -329,6 +336,7 @@ def test_half_precision() -> None:
         assert error < 0.05 * exact.signals[signal].abs().max() + 0.02
 
 
+@pytest.mark.skipif(OLDER, reason="this release of transformers does otherwise")
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "pixtral"])
 def test_flash_attention_keeps_its_packed_sequences(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tower still packs sequences as for flash; each is seen by itself."""
