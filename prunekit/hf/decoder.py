@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 from torch import Tensor, nn
@@ -112,17 +113,22 @@ def refuse_changes(decoder: Decoder) -> None:
         )
 
 
-def refuse_length(decoder: Decoder, length: int) -> None:
-    """Refuses sequences so long that layers without positions scale attention by where its query stands.
+def scaled_from(decoder: Decoder) -> float:
+    """From how many tokens on layers without positions scale attention by where its query stands."""
+    attentions: Any = [layer.self_attn for _, layer in decoder.pruned]
+    scaled = (part.floor_scale for part in attentions if getattr(part, "attn_temperature_tuning", None))
+    return min(scaled, default=inf)
+
+
+def refuse_length(length: int, scaled_from: float) -> None:
+    """Refuses sequences so long that layers without positions go by places among the tokens that are left.
 
     Raises:
-        UnsupportedModel: There are such layers, and they would go by places among the tokens that are left.
+        UnsupportedModel: It is so long.
     """
-    attentions: Any = [layer.self_attn for _, layer in decoder.pruned]
-    scaled = [part.floor_scale for part in attentions if getattr(part, "attn_temperature_tuning", None)]
-    if scaled and length >= min(scaled):
+    if length >= scaled_from:
         raise UnsupportedModel(
-            f"From {min(scaled):g} tokens on this model scales attention by how many come before, and would "
+            f"From {scaled_from:g} tokens on this model scales attention by how many come before, and would "
             "count those alone that are left. Ask for less at once."
         )
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from prunekit.hf.clock import now
+from prunekit.hf.override import override
 
 METHODS = ("get_image_features", "get_video_features")
 
@@ -75,12 +76,8 @@ def seen_once(model: PreTrainedModel) -> Generator[Looking]:
     Only for passes over the same pictures again and again. A model without the methods of transformers 5
     for it looks every time.
     """
-    looking, owner = Looking(model), model.base_model
-    names = [name for name in METHODS if hasattr(owner, name)]
-    for name in names:
-        owner.__dict__[name] = looking.keeping(name, getattr(owner, name))
-    try:
+    looking = Looking(model)
+    with ExitStack() as stack:
+        for name in METHODS:
+            override(stack, model.base_model, name, functools.partial(looking.keeping, name))
         yield looking
-    finally:
-        for name in names:
-            del owner.__dict__[name]

@@ -17,7 +17,14 @@ from prunekit.hf.capture import Captured
 from prunekit.hf.choose import Chooser
 from prunekit.hf.clock import now
 from prunekit.hf.cut import Cut, InLayer
-from prunekit.hf.decoder import Decoder, refuse_cache, refuse_changes, refuse_inputs, refuse_length
+from prunekit.hf.decoder import (
+    Decoder,
+    refuse_cache,
+    refuse_changes,
+    refuse_inputs,
+    refuse_length,
+    scaled_from,
+)
 from prunekit.hf.flops import Prompt
 from prunekit.hf.forward import Arguments, ForwardPass, Keep
 from prunekit.hf.glance import Glance
@@ -71,6 +78,7 @@ class Pruner:
         self._cuts = {cut.layer: cut for cut in cuts}
         self.needs = frozenset(need for cut in cuts for need in cut.needs)
         self._chooser = chooser
+        self._scaled_from = scaled_from(decoder)
         self._template = Template.of(decoder.model, chooser.tails)
         self._rotary = rotary
         self._marked: Tensor | None = None
@@ -93,7 +101,7 @@ class Pruner:
         ledger = Ledger.of(inputs.get("past_key_values"))
         if ledger is not None:
             ledger.check(self._decoder.cuts, forward.past)
-        refuse_length(self._decoder, forward.past + forward.length)
+        refuse_length(forward.past + forward.length, self._scaled_from)
         if forward.places is not None:
             forward.started = now(forward.real.device)
         return forward

@@ -13,7 +13,9 @@ import torch
 import transformers as hf
 from choosing import every, keep_all, selection, top
 from families import IMAGE, LAYERS, Case, gemma3, llava, qwen2_5_vl, text_config
+from further import llama4
 from leftovers import marks
+from packaging.version import Version
 from torch import nn
 
 from prunekit import (
@@ -398,3 +400,14 @@ def test_a_thread_after_another_that_failed(case: Case) -> None:
         thread.join()
         case.model(**case.inputs)
     assert pruning.prompts == 1
+
+
+@pytest.mark.skipif(Version(hf.__version__) < Version("5.23"), reason="its configuration cannot generate")
+def test_prompts_so_long_that_attention_is_scaled_by_place() -> None:
+    long = llama4("sdpa")
+    for layer in long.model.get_decoder().model.layers:
+        layer.self_attn.floor_scale = long.inputs["input_ids"].shape[1] + 1
+    with torch.no_grad(), attach(long.model, Cut(every(2), layer=2)):
+        long.model(**long.inputs)
+        with pytest.raises(UnsupportedModel, match="scales attention by how many"):
+            long.model.generate(**long.inputs, max_new_tokens=4, min_new_tokens=4)
